@@ -1,0 +1,48 @@
+"""The demos: which recipe, which base model and which questions `headwater demo --recipe NAME` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demo. `questions` is the module and the arguments that write its questions as NDJSON (`--out` and `--seed` are added).
+
+    `stage_seconds` is what each stage took on 2 CPU cores; with it the demo estimates what is left.
+    """
+
+    model: str
+    recipe: Path
+    questions: tuple[str, ...]
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+RECIPES: Mapping[str, Demo] = {
+    "tiny": Demo(
+        model="tiny",
+        recipe=RECIPES_DIRECTORY / "tiny.toml",
+        questions=(
+            "examples.questions.arithmetic",
+            "--count",
+            "2400",
+            "--eval-count",
+            "600",
+            "--max-digits",
+            "1",
+            "--min-terms",
+            "3",
+            "--max-terms",
+            "5",
+        ),
+    ),
+    "smollm2": Demo(
+        model="smollm2",
+        recipe=RECIPES_DIRECTORY / "smollm2.toml",
+        questions=("examples.questions.word_problems",),
+    ),
+}

@@ -1,0 +1,155 @@
+"""HTTP out: the pool, generation and training, as the cascade uses them. Every call has a deadline.
+
+A peer that does not answer, or answers with nonsense, is an UnavailableError that names the service; an error that a
+peer names is passed on as it is.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+from uuid import UUID
+
+import httpx
+from pydantic import ValidationError
+
+from shared.contracts.base import Contract
+from shared.contracts.engine import EngineInfo
+from shared.contracts.metrics import OrderMetrics
+from shared.contracts.orders import Order, OrderIn
+from shared.contracts.policies import Policy, PolicyIn
+from shared.contracts.questions import PoolCounts
+from shared.contracts.recipe import RouterRecipe
+from shared.contracts.runs import Run, RunIn, RunState
+from shared.contracts.snapshots import Snapshot, SnapshotIn
+from shared.errors import UnavailableError
+from shared.settings import Settings
+from shared.web import call, service_client
+
+T = TypeVar("T")
+TIMEOUT_S, LIVE_TIMEOUT_S, METRICS_TIMEOUT_S = 15.0, 180.0, 60.0
+
+
+class _Runs(Contract):
+    items: tuple[Run, ...]
+
+
+class _Peer:
+    """One service behind HTTP, called by its name in every error."""
+
+    name: str
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def _call(self, method: str, path: str, answer: type[T], **request: object) -> T:
+        try:
+            return await call(self._http, method, path, answer, **request)
+        except UnavailableError as error:
+            raise UnavailableError("service_unavailable", f"{self.name} does not answer") from error
+        except ValidationError as error:
+            message = f"{self.name} answered {method} {path} in a form that is not understood"
+            raise UnavailableError("answer_not_understood", message) from error
+
+
+def _body(contract: OrderIn | PolicyIn | RunIn | SnapshotIn | RouterRecipe) -> dict[str, object]:
+    return contract.model_dump(mode="json")
+
+
+class PoolClient(_Peer):
+    """The QA-pool store."""
+
+    name = "pool"
+
+    async def put_settings(self, campaign_id: UUID, name: str, router: RouterRecipe) -> None:
+        """Register the campaign, so that it takes questions. Idempotent."""
+        settings = {"name": name, "router": _body(router)}
+        await self._call("PUT", f"/v1/campaigns/{campaign_id}/settings", object, json=settings)
+
+    async def counts(self, campaign_id: UUID) -> PoolCounts:
+        """How many questions are where."""
+        return await self._call("GET", "/v1/pools", PoolCounts, params={"campaign": str(campaign_id)})
+
+    async def create_order(self, order: OrderIn) -> Order:
+        """Make the order, or get the one of this key."""
+        return await self._call("POST", "/v1/orders", Order, json=_body(order))
+
+    async def order(self, order_id: UUID) -> Order:
+        """An order and its progress."""
+        return await self._call("GET", f"/v1/orders/{order_id}", Order)
+
+    async def close_order(self, order_id: UUID) -> None:
+        """A closed order makes no more assignments. Idempotent."""
+        await self._call("POST", f"/v1/orders/{order_id}/close", object)
+
+    async def order_metrics(self, order_id: UUID) -> OrderMetrics:
+        """What came out of an order."""
+        return await self._call("GET", f"/v1/orders/{order_id}/metrics", OrderMetrics, timeout=METRICS_TIMEOUT_S)
+
+    async def create_snapshot(self, snapshot: SnapshotIn) -> Snapshot:
+        """Order the snapshot, or get the one of this key."""
+        return await self._call("POST", "/v1/snapshots", Snapshot, json=_body(snapshot))
+
+    async def snapshot(self, snapshot_id: UUID) -> Snapshot:
+        """A snapshot and whether it is ready."""
+        return await self._call("GET", f"/v1/snapshots/{snapshot_id}", Snapshot)
+
+
+class GenerationClient(_Peer):
+    """Which policies exist, and the engine."""
+
+    name = "generation"
+
+    async def engine(self) -> EngineInfo:
+        """What the engine was started with."""
+        return await self._call("GET", "/v1/engine", EngineInfo)
+
+    async def register(self, policy: PolicyIn) -> Policy:
+        """Register a policy, or get the registered one."""
+        return await self._call("POST", "/v1/policies", Policy, json=_body(policy))
+
+    async def make_live(self, policy_id: UUID) -> Policy:
+        """Answers when every replica serves the policy. Idempotent."""
+        return await self._call("POST", f"/v1/policies/{policy_id}/live", Policy, timeout=LIVE_TIMEOUT_S)
+
+
+class TrainingClient(_Peer):
+    """Runs."""
+
+    name = "training"
+
+    async def create_run(self, run: RunIn) -> Run:
+        """Order the run, or get the one of this key."""
+        return await self._call("POST", "/v1/runs", Run, json=_body(run))
+
+    async def run(self, run_id: UUID) -> Run:
+        """A run and where it stands."""
+        return await self._call("GET", f"/v1/runs/{run_id}", Run)
+
+    async def cancel_run(self, run_id: UUID) -> None:
+        """Stop a run; one that has ended stays as it is."""
+        await self._call("POST", f"/v1/runs/{run_id}/cancel", object)
+
+    async def queued_runs(self) -> tuple[Run, ...]:
+        """Runs that wait for a worker, in every campaign, oldest first."""
+        return (await self._call("GET", "/v1/runs", _Runs, params={"state": RunState.QUEUED})).items
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The three services that the cascade talks to."""
+
+    pool: PoolClient
+    generation: GenerationClient
+    training: TrainingClient
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Peers]:
+    """Clients for the addresses of the environment."""
+    async with AsyncExitStack() as stack:
+        urls = (settings.pool_url, settings.generation_url, settings.training_url)
+        pool, generation, training = [
+            await stack.enter_async_context(service_client(url, settings, TIMEOUT_S)) for url in urls
+        ]
+        yield Peers(PoolClient(pool), GenerationClient(generation), TrainingClient(training))

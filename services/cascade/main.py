@@ -1,0 +1,31 @@
+"""Wiring of the cascade's API. `uvicorn --factory services.cascade.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.cascade import api
+from services.cascade.client import connect
+from shared import web
+from shared.db import Database
+from shared.log import configure_logging
+from shared.settings import Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The API, for these settings or those of the environment."""
+    configure_logging()
+    settings = settings or Settings()
+    database = Database(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with connect(settings) as peers:
+            app.state.database, app.state.peers = database, peers
+            yield
+        await database.close()
+
+    app = web.create_app("cascade", settings, lifespan, database.ping)
+    app.include_router(api.router)
+    return app

@@ -1,0 +1,1 @@
+"""Generation: which policies exist, which engine serves them, and sampling from them."""

@@ -1,0 +1,45 @@
+"""OpenAI-compatible routes: talk to any policy version."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from services.generation.api import ServicesDependency
+from services.generation.service.fleet import OverloadedError
+from shared.contracts.policies import PolicyKind
+from shared.web import problem_response
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(body: dict[str, Any], services: ServicesDependency) -> Response:
+    """`model` is a policy id, or the name of a policy when only one campaign uses it. `stream` is supported."""
+    try:
+        if body.get("stream"):
+            return StreamingResponse(await services.chat.stream(body), media_type="text/event-stream")
+        return JSONResponse(await services.chat.complete(body))
+    except OverloadedError as error:
+        response = problem_response(error.problem(), error.status)
+        response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
+
+
+@router.get("/v1/models")
+async def models(services: ServicesDependency) -> dict[str, Any]:
+    """Every policy one can talk to."""
+    policies = await services.policies.listed(None)
+    data = [
+        {
+            "id": str(policy.id),
+            "object": "model",
+            "created": int(policy.created_at.timestamp()),
+            "owned_by": f"campaign {policy.campaign_id}",
+            "name": policy.name,
+            "live": policy.live,
+        }
+        for policy in policies
+        if policy.kind is not PolicyKind.REFERENCE
+    ]
+    return {"object": "list", "data": data}

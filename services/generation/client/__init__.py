@@ -1,0 +1,1 @@
+"""HTTP out: the vLLM engines, and other people's OpenAI-compatible servers."""

@@ -1,0 +1,231 @@
+"""HTTP to one vLLM server: its OpenAI endpoints, run-time LoRA loading, and the development endpoints that replace weights.
+
+The engine carries a label of its full weights (`/weight_info`), which this service sets. A restarted engine says
+`default`, so one cheap call tells whether it lives, whether it restarted, and what it holds.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from shared.contracts.generation import SamplingParameters
+
+BASE_MODEL = "base"
+PROBE_TIMEOUT_S = 10.0
+CONTROL_TIMEOUT_S = 30.0
+FINISH_REASONS = ("stop", "length")
+
+
+class EngineDownError(Exception):
+    """The engine does not answer, or answers that it is broken."""
+
+
+class EngineRefusedError(Exception):
+    """The engine answered and said no; the text is its own reason."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One sampled answer as the engine gives it; `tokens` are its strings of `token_ids`."""
+
+    text: str
+    finish_reason: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    tokens: tuple[str, ...]
+    ends_with_stop_token: bool
+
+
+@dataclass(frozen=True)
+class ServedModels:
+    """What the engine lists: adapters as (name, directory), and the longest prompt plus answer it takes."""
+
+    adapters: tuple[tuple[str, Path], ...]
+    max_model_tokens: int
+
+
+class EngineClient:
+    """One engine replica. Every call has a deadline; a cancelled call closes its connection, which aborts it in the engine."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self.url = url
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
+        self._http = httpx.AsyncClient(base_url=url, timeout=CONTROL_TIMEOUT_S, limits=limits, trust_env=False)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def label(self) -> str:
+        """The label of the full weights; doubles as the liveness probe."""
+        return str((await self._json("GET", "/weight_info", timeout=PROBE_TIMEOUT_S)).get("weight_version", ""))
+
+    async def set_label(self, label: str) -> None:
+        """Say what the full weights are."""
+        await self._call("POST", "/update_weight_version", json={"new_version": label})
+
+    async def served(self) -> ServedModels:
+        """The adapters it holds and its context length."""
+        models = (await self._json("GET", "/v1/models", timeout=PROBE_TIMEOUT_S)).get("data", [])
+        adapters = tuple((str(model["id"]), Path(model["root"])) for model in models if model.get("parent") is not None)
+        lengths = [int(model["max_model_len"]) for model in models if model["id"] == BASE_MODEL]
+        if not lengths:
+            raise EngineRefusedError(f"it serves no model called {BASE_MODEL}; start it with --served-model-name", 404)
+        return ServedModels(adapters, lengths[0])
+
+    async def pause(self, timeout_s: float) -> None:
+        """Finish what runs and take nothing new."""
+        await self._call("POST", "/pause", params={"mode": "wait"}, timeout=timeout_s)
+
+    async def resume(self) -> None:
+        """Take requests again; harmless when it was not paused."""
+        await self._call("POST", "/resume")
+
+    async def reload_weights(self, directory: Path, timeout_s: float) -> None:
+        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds."""
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}}
+        await self._call("POST", "/collective_rpc", json=body, timeout=timeout_s)
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget what was computed with the old weights."""
+        answer = await self._json("POST", "/reset_prefix_cache")
+        if not answer.get("success", True):
+            raise EngineRefusedError("the prefix cache could not be reset", 500)
+
+    async def load_adapter(self, name: str, directory: Path, timeout_s: float) -> None:
+        """Load a LoRA adapter; one that is loaded already is fine."""
+        try:
+            body = {"lora_name": name, "lora_path": str(directory)}
+            await self._call("POST", "/v1/load_lora_adapter", json=body, timeout=timeout_s)
+        except EngineRefusedError as error:
+            if error.status != httpx.codes.BAD_REQUEST or "already been loaded" not in error.reason:
+                raise
+
+    async def unload_adapter(self, name: str) -> None:
+        """Unload a LoRA adapter; one that is not there is fine."""
+        try:
+            await self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+        except EngineRefusedError as error:
+            if error.status != httpx.codes.NOT_FOUND:
+                raise
+
+    async def prompt_token_ids(self, text: str) -> tuple[int, ...]:
+        """A user message in the model's own chat template, as tokens."""
+        body = {"model": BASE_MODEL, "messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
+        return tuple((await self._json("POST", "/tokenize", json=body))["tokens"])
+
+    async def complete(
+        self, model: str, prompt_token_ids: Sequence[int], n: int, sampling: SamplingParameters, timeout_s: float
+    ) -> tuple[Choice, ...]:
+        """`n` answers with token ids and the log-probabilities of the sampled tokens.
+
+        Every parameter is sent, so that no default of the model's own generation config changes the distribution.
+        No seed: one on a partially prefilled request kills the CPU engine. Special tokens stay in the text, so that
+        the token strings tile it.
+        """
+        body = {
+            "model": model,
+            "prompt": list(prompt_token_ids),
+            "n": n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "logprobs": 0,
+            "return_token_ids": True,
+            "skip_special_tokens": False,
+        }
+        answer = await self._json("POST", "/v1/completions", json=body, timeout=timeout_s)
+        return tuple(_choice(choice) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"])))
+
+    async def chat(self, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One chat completion, body and answer as they are."""
+        return await self._json("POST", "/v1/chat/completions", json=body, timeout=timeout_s)
+
+    @asynccontextmanager
+    async def chat_stream(self, body: dict[str, Any], timeout_s: float) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a streamed chat completion."""
+        try:
+            request = self._http.stream("POST", "/v1/chat/completions", json=body, timeout=timeout_s)
+            async with request as response:
+                if not response.is_success:
+                    await response.aread()
+                    _raise_refusal(response)
+                yield response.aiter_lines()
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+
+    async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        response = await self._call(method, path, **request)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise EngineRefusedError(f"{path} answered no JSON", 502) from error
+        if not isinstance(answer, dict):
+            raise EngineRefusedError(f"{path} answered no JSON object", 502)
+        return answer
+
+    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """One call within `timeout` seconds in all. Raises EngineDownError, EngineRefusedError."""
+        timeout_s = float(request.pop("timeout", CONTROL_TIMEOUT_S))
+        try:
+            async with asyncio.timeout(timeout_s):
+                response = await self._http.request(method, path, timeout=timeout_s, **request)
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+        except TimeoutError as error:
+            raise EngineDownError(
+                f"The engine at {self.url} did not answer {path} within {timeout_s:.0f} s."
+            ) from error
+        if not response.is_success:
+            _raise_refusal(response)
+        return response
+
+    def _down(self, error: httpx.TransportError) -> EngineDownError:
+        return EngineDownError(f"The engine at {self.url} does not answer ({type(error).__name__}).")
+
+
+def _raise_refusal(response: httpx.Response) -> None:
+    """The engine's own reason. An engine whose core died still answers 500 for a while: that is down, not a refusal."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    error = body.get("error", body.get("detail", "")) if isinstance(body, dict) else ""
+    reason = str(error.get("message", "")) if isinstance(error, dict) else str(error)
+    if "EngineCore encountered an issue" in reason or "EngineDeadError" in reason:
+        raise EngineDownError(f"The engine's core died: {reason}")
+    raise EngineRefusedError(
+        reason or f"{response.request.url.path} answered {response.status_code}", response.status_code
+    )
+
+
+def _choice(choice: dict[str, Any]) -> Choice:
+    logprobs = choice["logprobs"]
+    found = Choice(
+        text=choice["text"],
+        finish_reason=choice["finish_reason"],
+        token_ids=tuple(choice["token_ids"]),
+        logprobs=tuple(logprobs["token_logprobs"]),
+        tokens=tuple(logprobs["tokens"]),
+        ends_with_stop_token=choice["finish_reason"] == "stop",
+    )
+    if found.finish_reason not in FINISH_REASONS:
+        raise EngineRefusedError(f"the engine ended an answer with {found.finish_reason!r}", 502)
+    if not len(found.token_ids) == len(found.logprobs) == len(found.tokens):
+        raise EngineRefusedError(
+            "the engine answered token ids, log-probabilities and tokens of different lengths", 502
+        )
+    return found

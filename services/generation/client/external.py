@@ -1,0 +1,142 @@
+"""HTTP to somebody else's OpenAI-compatible server: teachers and judges. It answers text; there are no tokens to keep."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from shared.contracts.generation import FinishReason, Sample, SamplingParameters
+
+REQUESTS_AT_ONCE = 16
+_RETRYABLE = frozenset({429, 502, 503, 504})
+_FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
+
+
+class ExternalError(Exception):
+    """A named failure of an external server. `code` is stable, the text is one sentence with the URL and the way out."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class ExternalClient:
+    """One connection pool for all external servers. The caller sets the deadline."""
+
+    def __init__(self) -> None:
+        self._http = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=10.0), follow_redirects=False)
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    async def check(self, url: str, api_key_env: str | None) -> None:
+        """Raises ExternalError unless the server answers at all."""
+        try:
+            await self._http.get(f"{root(url)}/models", headers=_headers(url, api_key_env), timeout=10.0)
+        except httpx.TransportError as error:
+            raise _unavailable(url, type(error).__name__) from error
+
+    async def answers(
+        self, url: str, model: str, api_key_env: str | None, text: str, n: int, sampling: SamplingParameters
+    ) -> tuple[Sample, ...]:
+        """`n` answers to one user message. A server that ignores `n` is asked again for the rest."""
+        samples: list[Sample] = []
+        async with self._slots.setdefault(url, asyncio.Semaphore(REQUESTS_AT_ONCE)):
+            while len(samples) < n:
+                body = {
+                    "model": model,
+                    "messages": [{"role": "user", "content": text}],
+                    "n": n - len(samples),
+                    "temperature": sampling.temperature,
+                    "top_p": sampling.top_p,
+                    "max_tokens": sampling.max_tokens,
+                }
+                samples.extend(_samples(url, await self.chat(url, api_key_env, body)))
+        return tuple(samples[:n])
+
+    async def chat(self, url: str, api_key_env: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
+        """One chat completion; an overloaded server is asked again, with growing pauses, until the caller's deadline."""
+        pause_s = 1.0
+        while True:
+            response = await self._post(url, api_key_env, body)
+            if response.status_code not in _RETRYABLE:
+                return _body(url, api_key_env, response)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 30.0)
+
+    async def _post(self, url: str, api_key_env: str | None, body: Mapping[str, Any]) -> httpx.Response:
+        try:
+            return await self._http.post(
+                f"{root(url)}/chat/completions", json=dict(body), headers=_headers(url, api_key_env)
+            )
+        except httpx.TransportError as error:
+            raise _unavailable(url, type(error).__name__) from error
+
+
+def root(url: str) -> str:
+    """The address that `/chat/completions` follows: `http://host` and `http://host/v1` mean the same."""
+    trimmed = url.rstrip("/")
+    return trimmed if urlsplit(trimmed).path else f"{trimmed}/v1"
+
+
+def _headers(url: str, api_key_env: str | None) -> dict[str, str]:
+    if api_key_env is None:
+        return {}
+    key = os.environ.get(api_key_env)
+    if not key:
+        sentence = f"The key for {url} should be in the environment variable {api_key_env}, which is not set; set it and restart."
+        raise ExternalError("external-key-missing", sentence)
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _unavailable(url: str, why: str) -> ExternalError:
+    return ExternalError(
+        "external-unavailable", f"{url} does not answer ({why}); start it or correct the policy's URL."
+    )
+
+
+def _body(url: str, api_key_env: str | None, response: httpx.Response) -> dict[str, Any]:
+    if response.status_code in (401, 403):
+        key = f"check the key in {api_key_env}" if api_key_env else "name the variable with its key in api_key_env"
+        raise ExternalError("external-unauthorized", f"{url} refuses access ({response.status_code}); {key}.")
+    if not response.is_success:
+        reason = " ".join(response.text.split())[:300]
+        raise ExternalError("external-refused", f"{url} answered {response.status_code}: {reason}")
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise _nonsense(url) from error
+    if not isinstance(body, dict):
+        raise _nonsense(url)
+    return body
+
+
+def _samples(url: str, body: Mapping[str, Any]) -> list[Sample]:
+    try:
+        samples = [_sample(url, choice) for choice in body["choices"]]
+    except (KeyError, TypeError) as error:
+        raise _nonsense(url) from error
+    if not samples:
+        raise _nonsense(url)
+    return samples
+
+
+def _sample(url: str, choice: Mapping[str, Any]) -> Sample:
+    text, reason = choice["message"]["content"], _FINISH_REASONS.get(choice["finish_reason"])
+    if reason is None or not isinstance(text, str):
+        raise ExternalError(
+            "external-refused", f"{url} ended an answer with {choice['finish_reason']!r} and no usable text."
+        )
+    return Sample(text=text, finish_reason=reason)
+
+
+def _nonsense(url: str) -> ExternalError:
+    return ExternalError(
+        "external-invalid-answer", f"{url} answered something that is no chat completion; check the URL."
+    )

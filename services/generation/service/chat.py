@@ -1,0 +1,106 @@
+"""Chat with any policy: the OpenAI endpoints, passed through to the engine or the external server under the policy's name."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+from services.generation.client.engine import EngineDownError, EngineRefusedError
+from services.generation.client.external import ExternalClient, ExternalError
+from services.generation.service.fleet import Fleet
+from services.generation.service.policies import PolicyService
+from services.generation.service.replica import ReplacedError, Replica, Target
+from shared.contracts.policies import Policy, PolicyKind
+from shared.errors import ConflictError, HeadwaterError, UnavailableError
+
+CHAT_TIMEOUT_S = 600.0
+
+
+class ChatService:
+    """One request at a time; a `seed` is left out, because one can kill the CPU engine."""
+
+    def __init__(self, policies: PolicyService, fleet: Fleet, external: ExternalClient) -> None:
+        self._policies = policies
+        self._fleet = fleet
+        self._external = external
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The whole answer. Raises HeadwaterError as the engine or the external server named it."""
+        policy = await self._chatty(body)
+        try:
+            if policy.kind is PolicyKind.EXTERNAL:
+                asked = {**body, "model": policy.model}
+                answer = await self._external.chat(policy.uri, policy.api_key_env, asked)
+            else:
+                answer = await self._engine_answer(await self._policies.target(policy), body)
+        except ExternalError as error:
+            raise UnavailableError(error.code.replace("-", "_"), error.message) from error
+        return {**answer, "model": body["model"]}
+
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        """Server-sent events, one `data: …` block at a time. Errors before the first event are raised here."""
+        policy = await self._chatty(body)
+        if policy.kind is PolicyKind.EXTERNAL:
+            raise HeadwaterError("stream_not_supported", f"{policy.name} is external; ask it without 'stream'.", 422)
+        target = await self._policies.target(policy)
+        stack = AsyncExitStack()
+        try:
+            replica = await self._enter(stack, target)
+            serving = await stack.enter_async_context(replica.serving(target))
+            lines = await stack.enter_async_context(
+                replica.client.chat_stream(_for_engine(body, serving.model), CHAT_TIMEOUT_S)
+            )
+        except BaseException as error:
+            await stack.aclose()
+            if isinstance(error, EngineDownError | EngineRefusedError):
+                raise _named(error) from error
+            raise
+        return _events(stack, lines, body["model"])
+
+    async def _chatty(self, body: dict[str, Any]) -> Policy:
+        model = body.get("model")
+        if not isinstance(model, str):
+            raise HeadwaterError("model_missing", "The request needs 'model': the id of a policy, or its name.", 422)
+        policy = await self._policies.find(model)
+        if policy.kind is PolicyKind.REFERENCE:
+            raise ConflictError(
+                "reference_cannot_chat", f"{policy.name} only repeats the solutions that came with questions."
+            )
+        return policy
+
+    async def _enter(self, stack: AsyncExitStack, target: Target) -> Replica:
+        self._fleet.admit(1)
+        replica = await self._fleet.choose(target)
+        await stack.enter_async_context(replica.slot())
+        return replica
+
+    async def _engine_answer(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            async with AsyncExitStack() as stack:
+                replica = await self._enter(stack, target)
+                serving = await stack.enter_async_context(replica.serving(target))
+                answer = await replica.client.chat(_for_engine(body, serving.model), CHAT_TIMEOUT_S)
+                await replica.confirm(serving)
+        except (EngineDownError, EngineRefusedError, ReplacedError) as error:
+            raise _named(error) from error
+        return answer
+
+
+def _for_engine(body: dict[str, Any], model: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "seed"} | {"model": model}
+
+
+def _named(error: Exception) -> HeadwaterError:
+    if isinstance(error, EngineRefusedError) and error.status < 500:
+        return HeadwaterError("engine_refused", error.reason, error.status)
+    return UnavailableError("engine_down", str(error))
+
+
+async def _events(stack: AsyncExitStack, lines: AsyncIterator[str], model: str) -> AsyncIterator[str]:
+    async with stack:
+        async for line in lines:
+            if line.startswith("data: {"):
+                event = json.loads(line.removeprefix("data: "))
+                yield f"data: {json.dumps(event | {'model': model}, ensure_ascii=False)}\n\n"
+            elif line:
+                yield f"{line}\n\n"

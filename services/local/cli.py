@@ -1,0 +1,44 @@
+"""The `headwater` command: wires the commands, and turns what goes wrong into one sentence and exit code 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from services.local.commands import campaigns, demo, stack
+from services.local.errors import LocalError
+
+
+class _OneSentence(TyperGroup):
+    """Shows a LocalError as its sentence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except LocalError as error:
+            typer.echo(f"headwater: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_OneSentence,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Headwater turns questions into a better model.",
+)
+app.command()(stack.up)
+app.command()(stack.down)
+app.command()(stack.status)
+app.command()(stack.logs)
+app.command()(demo.demo)
+app.command()(campaigns.submit)
+app.command()(campaigns.report)
+app.add_typer(campaigns.campaign_app, name="campaign")
+
+if __name__ == "__main__":
+    app()

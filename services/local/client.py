@@ -1,0 +1,167 @@
+"""The gateway as the command line uses it. Whatever goes wrong is one sentence (LocalError), never a stack trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from services.local.errors import LocalError
+from shared.contracts.campaigns import Campaign, Report
+from shared.contracts.problems import ProblemBody
+from shared.contracts.questions import IngestReport, Refusal
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+Answer = TypeVar("Answer", bound=BaseModel)
+SHOWN_DETAILS = 20
+TIMEOUT_S = 60.0
+_BATCH_LINES = 1000
+_BATCH_BYTES = 4 << 20
+
+
+class UnreachableError(LocalError):
+    """The gateway does not answer; it may be starting again."""
+
+
+class Gateway:
+    """A connection to one gateway with one API key; use it in a `with` block."""
+
+    def __init__(self, url: str, api_key: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={"Authorization": f"Bearer {api_key}"},
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            transport=transport,
+        )
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def create_campaign(self, name: str, recipe: dict[str, Any]) -> Campaign:
+        """The campaign of this name, made if it isn't there; another recipe under the same name is refused."""
+        return self._call(Campaign, "POST", "/v1/campaigns", json={"name": name, "recipe": recipe})
+
+    def campaigns(self) -> list[Campaign]:
+        """All campaigns."""
+        body = self._send("GET", "/v1/campaigns").content
+        try:
+            return TypeAdapter(list[Campaign]).validate_json(body)
+        except ValidationError as error:
+            raise LocalError(f"{self._url} gave an answer that this version does not know: {error}") from error
+
+    def campaign(self, name_or_id: str) -> Campaign:
+        """One campaign, by its name or its id."""
+        if _is_uuid(name_or_id):
+            return self._call(Campaign, "GET", f"/v1/campaigns/{name_or_id}")
+        found = next((campaign for campaign in self.campaigns() if campaign.name == name_or_id), None)
+        if found is None:
+            raise LocalError(f"There is no campaign {name_or_id!r}; `headwater campaign list` names them all.")
+        return found
+
+    def cancel(self, campaign_id: UUID) -> Campaign:
+        """Stop a campaign for good; what it made stays."""
+        return self._call(Campaign, "POST", f"/v1/campaigns/{campaign_id}/cancel")
+
+    def report(self, campaign_id: UUID) -> Report:
+        """The report as far as the campaign has come."""
+        return self._call(Report, "GET", f"/v1/campaigns/{campaign_id}/report")
+
+    def submit(self, path: Path, campaign_id: UUID) -> Iterator[IngestReport]:
+        """Send a file of questions (NDJSON, or one JSON array) in batches; yields the answer to each, by line of the file.
+
+        Repeating it is harmless: questions are known by their content.
+        """
+        for first_line, media_type, body in _batches(path):
+            report = self._call(
+                IngestReport,
+                "POST",
+                "/v1/questions",
+                params={"campaign": str(campaign_id)},
+                content=body,
+                headers={"Content-Type": media_type},
+            )
+            moved = tuple(_at_line(refusal, first_line + refusal.line) for refusal in report.refusals)
+            yield report.model_copy(update={"refusals": moved})
+
+    def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
+        body = self._send(method, path, **request).content
+        try:
+            return answer.model_validate_json(body)
+        except ValidationError as error:
+            raise LocalError(f"{self._url}{path} gave an answer that this version does not know: {error}") from error
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(f"{self._url} does not answer ({reason}): is it up? `headwater status`") from error
+        if response.status_code in (502, 503, 504):
+            raise UnreachableError(_sentence(response))
+        if not response.is_success:
+            raise LocalError(_sentence(response))
+        return response
+
+
+def _sentence(response: httpx.Response) -> str:
+    try:
+        problem = ProblemBody.model_validate_json(response.content).error
+    except ValidationError:
+        return f"{response.request.url} answered {response.status_code}: {response.text[:200]}"
+    lines = [problem.message]
+    details = [detail for detail in problem.details if detail.message not in problem.message]
+    for detail in details[:SHOWN_DETAILS]:
+        where = " ".join(part for part in (detail.item, detail.field) if part)
+        lines.append(f"  {where}: {detail.message}" if where else f"  {detail.message}")
+    if len(details) > SHOWN_DETAILS:
+        lines.append(f"  … and {len(details) - SHOWN_DETAILS} more")
+    return "\n".join(lines)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _at_line(refusal: Refusal, line: int) -> Refusal:
+    message = refusal.message.replace(f"Item {refusal.line} ", f"Item {line} ", 1)  # it counted within its batch
+    return refusal.model_copy(update={"line": line, "message": message})
+
+
+def _batches(path: Path) -> Iterator[tuple[int, str, bytes]]:
+    """(lines before the batch, media type, body). A JSON array is one batch; bytes go out as they are in the file."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4096).lstrip().startswith(b"["):
+                file.seek(0)
+                yield 0, "application/json", file.read()
+                return
+            file.seek(0)
+            batch: list[bytes] = []
+            before = size_bytes = 0
+            for line in file:
+                if batch and (len(batch) >= _BATCH_LINES or size_bytes + len(line) > _BATCH_BYTES):
+                    yield before, "application/x-ndjson", b"".join(batch)
+                    before, size_bytes, batch = before + len(batch), 0, []
+                batch.append(line)
+                size_bytes += len(line)
+            if batch:
+                yield before, "application/x-ndjson", b"".join(batch)
+    except OSError as error:
+        raise LocalError(f"The file {path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,150 @@
+"""`headwater campaign …`, `headwater submit` and `headwater report`: all by the gateway's public API."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from services.local.commands.connection import DEFAULT_DATA_DIR, DataDir, gateway
+from services.local.errors import LocalError
+from services.local.rendering import terminal
+
+if TYPE_CHECKING:
+    from shared.contracts.questions import IngestReport
+
+campaign_app = typer.Typer(no_args_is_help=True, help="Create, list, show and cancel campaigns.")
+SHOWN_REFUSALS = 20
+CampaignName = Annotated[str, typer.Argument(help="Its name or id.")]
+
+
+class ReportFormat(StrEnum):
+    """How `headwater report` says it."""
+
+    TABLE = "table"
+    MARKDOWN = "markdown"
+    JSON = "json"
+    PLOT = "plot"
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe file as data; what the keys mean is checked by the API.
+
+    Raises:
+        LocalError: it can't be read, or isn't TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LocalError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LocalError(f"The recipe {path} is not TOML: {error}.") from error
+
+
+@campaign_app.command("create")
+def create(
+    recipe: Annotated[Path, typer.Argument(help="A TOML recipe.")],
+    name: Annotated[str | None, typer.Option("--name", help="Default: the file's name.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Create a campaign from a recipe; the same name and recipe again gives the same campaign."""
+    content = read_recipe(recipe)
+    with gateway(data_dir) as api:
+        campaign = api.create_campaign(name or recipe.stem, content)
+    terminal().print(f"{campaign.name} {campaign.id} {campaign.status}", highlight=False)
+
+
+@campaign_app.command("list")
+def list_all(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """All campaigns."""
+    from services.local.rendering import show_campaigns
+
+    with gateway(data_dir) as api:
+        show_campaigns(terminal(), api.campaigns())
+
+
+@campaign_app.command("show")
+def show(campaign: CampaignName, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """One campaign and its stages."""
+    from services.local.rendering import show_campaign
+
+    with gateway(data_dir) as api:
+        show_campaign(terminal(), api.campaign(campaign))
+
+
+@campaign_app.command("cancel")
+def cancel(campaign: CampaignName, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Stop a campaign for good; what it made stays."""
+    with gateway(data_dir) as api:
+        cancelled = api.cancel(api.campaign(campaign).id)
+    terminal().print(f"{cancelled.name} {cancelled.status}", highlight=False)
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="Questions: NDJSON, or a JSON array.")],
+    campaign: Annotated[str, typer.Option("--campaign", help="Its name or id.")],
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Send questions to a campaign; a bad line is refused by number and reason, the rest goes in."""
+    with gateway(data_dir) as api:
+        reports = list(api.submit(file, api.campaign(campaign).id))
+    show_ingest(terminal(), reports)
+    if reports and not any(report.accepted or report.duplicate for report in reports):
+        raise typer.Exit(1)
+
+
+def show_ingest(console: Console, reports: list[IngestReport]) -> None:
+    """What became of a submission."""
+    accepted, duplicate, refused = (
+        sum(getattr(report, name) for report in reports) for name in ("accepted", "duplicate", "refused")
+    )
+    console.print(f"{accepted:,} accepted, {duplicate:,} known already, {refused:,} refused", highlight=False)
+    refusals = [refusal for report in reports for refusal in report.refusals]
+    for refusal in refusals[:SHOWN_REFUSALS]:
+        field = f" {refusal.field}" if refusal.field else ""
+        console.print(
+            f"  line {refusal.line}{field}: {refusal.message} ({refusal.reason})", highlight=False, markup=False
+        )
+    if refused > SHOWN_REFUSALS:
+        console.print(f"  … and {refused - SHOWN_REFUSALS:,} more")
+
+
+def report(
+    campaign: CampaignName,
+    output_format: Annotated[ReportFormat, typer.Option("--format", help="How it's written.")] = ReportFormat.TABLE,
+    output: Annotated[Path | None, typer.Option("--output", help="A file instead of the terminal.")] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """The report of a campaign, any time, also half-way."""
+    from services.local import report as report_module
+    from services.local.rendering import show_report
+
+    with gateway(data_dir) as api:
+        content = report_module.report_json(api.report(api.campaign(campaign).id))
+    if output_format is ReportFormat.PLOT:
+        path = output or Path("report.png")
+        report_module.plot(content, path)
+        terminal().print(f"written: {path}", highlight=False)
+        return
+    if output_format is ReportFormat.TABLE and output is None:
+        show_report(terminal(), content)
+        return
+    is_json = output_format is ReportFormat.JSON
+    text = json.dumps(content, indent=2) if is_json else report_module.markdown(content)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, text)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file; LocalError says why it can't be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LocalError(f"The file {path} cannot be written: {error.strerror}.") from error

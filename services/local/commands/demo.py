@@ -1,0 +1,159 @@
+"""`headwater demo`: one whole campaign on this machine, from nothing to its report.
+
+Running it twice is harmless: questions are known by their content and the campaign by its name, so a second run goes on
+where the first one stopped, and a finished one is only reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from services.local.commands.connection import DEFAULT_DATA_DIR, DataDir, api_key
+from services.local.directory import DataDirectory
+from services.local.errors import LocalError
+from services.local.rendering import terminal
+
+if TYPE_CHECKING:
+    from examples.demos import Demo
+    from services.local.client import Gateway
+    from services.local.state import StackState
+    from shared.contracts.campaigns import Campaign
+
+POLL_INTERVAL_S = 2.0
+UNREACHABLE_LIMIT_S = 180.0
+
+
+def demo(
+    recipe: Annotated[str, typer.Option("--recipe", help="tiny, or smollm2.")] = "tiny",
+    seed: Annotated[int, typer.Option("--seed", help="Of the questions, the model and the training.")] = 0,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
+    """Run one whole campaign: questions in, three better models out, and a report."""
+    from services.local import stack
+
+    console = terminal()
+    directory = DataDirectory.at(data_dir)
+    chosen = _demo(recipe)
+    questions = _write_questions(chosen, directory.root / "demo" / f"{recipe}-seed{seed}.ndjson", seed)
+    began_it = stack.running(directory) is None
+    try:
+        state = _start(console, directory, chosen, seed)
+        campaign = _run(console, directory, state, chosen, f"{recipe}-seed{seed}", seed, questions)
+    except KeyboardInterrupt:
+        console.print("\nStopping. The same command goes on from here.")
+        raise typer.Exit(130) from None
+    finally:
+        if began_it and not keep:
+            console.print("stopping the processes", highlight=False)
+            stack.stop(directory)
+    if campaign.status != "succeeded":
+        raise LocalError(f"The campaign {campaign.name} is {campaign.status}: {campaign.message or 'no reason given'}")
+
+
+def _demo(name: str) -> Demo:
+    from examples.demos import RECIPES
+
+    if name not in RECIPES:
+        raise LocalError(f"There is no demo {name!r}; there are: {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+def _write_questions(demo: Demo, path: Path, seed: int) -> Path:
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    command = [sys.executable, "-m", *demo.questions, "--out", str(draft), "--seed", str(seed)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise LocalError(f"The questions could not be made; {demo.questions[0]} said:\n{made.stderr.strip()[-800:]}")
+    draft.replace(path)
+    return path
+
+
+def _start(console: Console, directory: DataDirectory, demo: Demo, seed: int) -> StackState:
+    """The running stack, started if need be. It must serve the demo's model."""
+    from services.local import stack
+
+    state = stack.running(directory)
+    if state is None:
+        console.print(f"starting the processes on {directory.root} (the engine takes a minute or two)", highlight=False)
+        supervisor = stack.start_detached(stack.UpOptions(directory, demo.model, seed))
+        shown: set[str] = set()
+
+        def show(state: StackState) -> None:
+            ready = {name for name, process in state.processes.items() if process.status in ("ready", "done")}
+            for name in sorted(ready - shown):
+                shown.add(name)
+                console.print(f"  {len(shown):>2} of {len(state.processes)} {name}", highlight=False)
+
+        state = stack.wait_until_running(directory, supervisor, show)
+    if state.model != demo.model:
+        raise LocalError(
+            f"Headwater runs with the model {state.model!r} and this demo needs {demo.model!r}: "
+            "stop it first with `headwater down`, or name another directory with --data-dir."
+        )
+    console.print(
+        f"gateway {state.urls['gateway']}, Flower {state.urls['flower']}, logs {directory.logs}", highlight=False
+    )
+    return state
+
+
+def _run(
+    console: Console, directory: DataDirectory, state: StackState, demo: Demo, name: str, seed: int, questions: Path
+) -> Campaign:
+    from services.local.client import Gateway
+    from services.local.commands.campaigns import read_recipe, show_ingest
+
+    recipe = read_recipe(demo.recipe) | {"seed": seed}
+    with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
+        campaign = gateway.create_campaign(name, recipe)
+        if campaign.status not in ("succeeded", "failed", "cancelled"):
+            show_ingest(console, list(gateway.submit(questions, campaign.id)))
+        campaign = _watch(console, gateway, campaign, demo)
+        _write_report(console, gateway, campaign, directory)
+    return campaign
+
+
+def _watch(console: Console, gateway: Gateway, campaign: Campaign, demo: Demo) -> Campaign:
+    """Show the campaign until it has ended. A gateway that is being restarted is waited for."""
+    from services.local.client import UnreachableError
+    from services.local.progress import CampaignProgress
+
+    answered_at = time.monotonic()
+    with CampaignProgress(console, demo.stage_seconds) as progress:
+        while campaign.status in ("waiting", "running"):
+            progress.show(campaign)
+            time.sleep(POLL_INTERVAL_S)
+            try:
+                campaign = gateway.campaign(str(campaign.id))
+                answered_at = time.monotonic()
+            except UnreachableError:
+                if time.monotonic() - answered_at > UNREACHABLE_LIMIT_S:
+                    raise
+        progress.show(campaign)
+    return campaign
+
+
+def _write_report(console: Console, gateway: Gateway, campaign: Campaign, directory: DataDirectory) -> None:
+    from services.local import report
+    from services.local.commands.campaigns import write_text
+    from services.local.rendering import show_report
+
+    content = report.report_json(gateway.report(campaign.id))
+    show_report(console, content)
+    write_text(directory.root / "report.json", json.dumps(content, indent=2))
+    write_text(directory.root / "report.md", report.markdown(content))
+    report.plot(content, directory.root / "report.png")
+    place = os.path.relpath(directory.root)
+    console.print(f"written: {place}/report.json, report.md, report.png", highlight=False)

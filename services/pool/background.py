@@ -1,0 +1,61 @@
+"""What the pool does between requests: builds snapshots, folds counters, notices orders that ended unnoticed.
+
+Every replica runs it; leases and skipped locks keep them apart. A failure is logged and tried again at the next turn.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from services.pool.hints import Hints
+from services.pool.repository import counters
+from services.pool.service.orders import complete_finished
+from services.pool.service.snapshots import Snapshots
+from shared.db import Database
+
+BUILD_EVERY_S = 2.0
+TIDY_EVERY_S = 5.0
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def running(database: Database, hints: Hints, snapshots: Snapshots) -> AsyncIterator[None]:
+    """The background work, for as long as the block lasts."""
+
+    async def build() -> None:
+        snapshots.ordered.clear()
+        while await snapshots.build_next():
+            pass
+
+    async def wait_for_order() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(snapshots.ordered.wait(), BUILD_EVERY_S)
+
+    tasks = [
+        asyncio.create_task(_repeat("building snapshots", build, wait_for_order)),
+        asyncio.create_task(_repeat("tidying", lambda: tidy(database, hints), lambda: asyncio.sleep(TIDY_EVERY_S))),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def tidy(database: Database, hints: Hints) -> None:
+    """Fold counters; complete orders whose last writer died between its commit and the check."""
+    async with database.transaction() as session:
+        await counters.fold(session)
+    await complete_finished(database, hints)
+
+
+async def _repeat(what: str, work: Callable[[], Awaitable[None]], wait: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("%s failed and is tried again", what)
+            await asyncio.sleep(BUILD_EVERY_S)
+        await wait()

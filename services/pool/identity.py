@@ -1,0 +1,49 @@
+"""Identity by content: the same thing written twice has the same id."""
+
+import hashlib
+import unicodedata
+from uuid import UUID, uuid5
+
+from shared.contracts.base import Contract
+from shared.contracts.questions import QuestionIn
+
+
+def normal_text(text: str) -> str:
+    """Unicode NFC, with every run of white space as one space and none at the ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def text_hash(text: str) -> bytes:
+    """sha256 of the normalised text: equal for texts that a reader cannot tell apart."""
+    return hashlib.sha256(normal_text(text).encode()).digest()
+
+
+def question_id(campaign_id: UUID, question: QuestionIn) -> UUID:
+    """By normalised text, kind and split: an eval question that equals a train question is another question."""
+    content = f"{question.kind}\0{question.split}\0{normal_text(question.question)}"
+    return uuid5(campaign_id, hashlib.sha256(content.encode()).hexdigest())
+
+
+def order_id(campaign_id: UUID, key: str) -> UUID:
+    """By the campaign and the writer's key."""
+    return uuid5(campaign_id, f"order:{key}")
+
+
+def snapshot_id(campaign_id: UUID, key: str) -> UUID:
+    """By the campaign and the writer's key."""
+    return uuid5(campaign_id, f"snapshot:{key}")
+
+
+def group_id(assignment_id: UUID) -> UUID:
+    """An assignment has at most one group."""
+    return uuid5(assignment_id, "group")
+
+
+def batch_id(run_id: UUID, step: int) -> UUID:
+    """A step of a run has one batch."""
+    return uuid5(run_id, f"batch:{step}")
+
+
+def request_hash(request: Contract) -> str:
+    """sha256 of a request's canonical JSON, to tell a repetition from a contradiction."""
+    return hashlib.sha256(request.model_dump_json().encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""Wiring of the pool: `uvicorn --factory services.pool.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from fastapi import FastAPI
+
+from services.pool import background
+from services.pool.api import create_router
+from services.pool.hints import BusHints, Hints
+from services.pool.repository import campaigns
+from services.pool.service.assignments import Assignments
+from services.pool.service.batches import Batches
+from services.pool.service.groups import Groups
+from services.pool.service.orders import Orders
+from services.pool.service.questions import Questions
+from services.pool.service.snapshots import Snapshots
+from shared import web
+from shared.bus import create_celery
+from shared.db import Database
+from shared.log import configure_logging
+from shared.settings import Settings
+
+
+def create_app(settings: Settings | None = None, hints: Hints | None = None) -> FastAPI:
+    """The app; settings are those of the environment and hints go over the bus, unless given."""
+    configure_logging()
+    settings = settings or Settings()
+    database = Database(settings.database_url)
+    hints = hints or BusHints(create_celery("pool", settings.redis_url))
+    snapshots = Snapshots(database, hints, settings.artifacts_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with background.running(database, hints, snapshots):
+            yield
+        await hints.close()
+        await database.close()
+
+    async def ready() -> None:
+        async with database.transaction() as session:
+            await campaigns.exists(session, UUID(int=0))
+
+    app = web.create_app("pool", settings, lifespan, ready)
+    app.include_router(
+        create_router(
+            Questions(database, hints),
+            Orders(database, hints),
+            Assignments(database, hints),
+            Groups(database, hints),
+            snapshots,
+            Batches(database, hints),
+        )
+    )
+    return app

@@ -1,0 +1,327 @@
+"""The tables of the pool, in the schema `pool`.
+
+Invariants held by constraints: one question per content, one group per assignment, one batch per (run, step), a group
+in at most one live batch. Token ids, log-probabilities and token ends are packed little-endian bytes.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+)
+from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+metadata = MetaData(
+    schema="pool",
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    },
+)
+
+
+class Base(DeclarativeBase):
+    """Maps Python types to columns: text without a length, times with a zone, bytes as bytea."""
+
+    metadata = metadata
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        str: Text,
+        datetime: DateTime(timezone=True),
+        bytes: LargeBinary,
+        UUID: Uuid,
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+    }
+
+
+class CampaignRow(Base):
+    """A campaign as the pool knows it: how its questions are routed."""
+
+    __tablename__ = "campaigns"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    router: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class QuestionRow(Base):
+    """A question. `text_hash` is of the normalised text alone: what train and eval are compared by.
+
+    `probed_version`: the policy version whose probe decided `state`, `level` and `pass_rate`; an older one never does again.
+    """
+
+    __tablename__ = "questions"
+    __table_args__ = (
+        Index(None, "campaign_id", "text_hash"),
+        Index(None, "campaign_id", "split", "state", "position"),
+        Index(None, "campaign_id", "position"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"))
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    text_hash: Mapped[bytes]
+    text: Mapped[str]
+    answer: Mapped[str]
+    solution: Mapped[str | None]
+    kind: Mapped[str]
+    split: Mapped[str]
+    domain: Mapped[str]
+    source: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="candidate")
+    tiny: Mapped[bool] = mapped_column(server_default=false())
+    level: Mapped[int | None]
+    pass_rate: Mapped[float | None]
+    probed_version: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class QuestionEventRow(Base):
+    """Each change of a question's state, with its reason and the order that caused it."""
+
+    __tablename__ = "question_events"
+    __table_args__ = (Index(None, "question_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+    from_state: Mapped[str]
+    to_state: Mapped[str]
+    reason: Mapped[str]
+    order_id: Mapped[UUID | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OrderRow(Base):
+    """An order. `request_hash` is of the order as first written: a repeated key with other content is a conflict."""
+
+    __tablename__ = "orders"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "key"),
+        Index("ix_orders_open", "created_at", postgresql_where=sql("state = 'open'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"))
+    key: Mapped[str]
+    request_hash: Mapped[str]
+    purpose: Mapped[str]
+    policy_id: Mapped[UUID]
+    policy_version: Mapped[int]
+    k: Mapped[int]
+    sampling: Mapped[dict[str, Any]]
+    selection: Mapped[dict[str, Any]]
+    watermark_groups: Mapped[int | None]
+    max_attempts: Mapped[int]
+    deadline_s: Mapped[float]
+    state: Mapped[str] = mapped_column(server_default="open")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+
+
+class AssignmentRow(Base):
+    """One question of one order. States: open, leased, done, dead (with `reason`), withdrawn (its order was closed).
+
+    `available_at`: from when it can be claimed: an open one's time or a leased one's expiry; None when it is over.
+    """
+
+    __tablename__ = "assignments"
+    __table_args__ = (
+        Index("ix_assignments_available", "available_at", "sequence", postgresql_where=sql("available_at IS NOT NULL")),
+        Index("ix_assignments_unfinished", "order_id", postgresql_where=sql("available_at IS NOT NULL")),
+        Index(None, "order_id", "sequence"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+    policy_id: Mapped[UUID]
+    policy_version: Mapped[int]
+    state: Mapped[str] = mapped_column(server_default="open")
+    available_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[UUID | None]
+    worker: Mapped[str | None]
+    reason: Mapped[str | None]
+    message: Mapped[str | None]
+    claimed_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class RolloutCountRow(Base):
+    """How often a standing order has taken a question; the least often taken come first."""
+
+    __tablename__ = "rollout_counts"
+    __table_args__ = (PrimaryKeyConstraint("order_id", "question_id"),)
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+    times: Mapped[int]
+
+
+class GroupRow(Base):
+    """A group. `consumption`: none (finite order), waiting, leased, consumed, or dropped with `drop_reason`."""
+
+    __tablename__ = "groups"
+    __table_args__ = (
+        UniqueConstraint("assignment_id"),
+        Index(None, "order_id", "sequence"),
+        Index(None, "question_id", "sequence"),
+        Index("ix_groups_waiting", "order_id", "sequence", postgresql_where=sql("consumption = 'waiting'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    assignment_id: Mapped[UUID] = mapped_column(ForeignKey("assignments.id"))
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+    policy_id: Mapped[UUID]
+    policy_version: Mapped[int]
+    prompt_token_ids: Mapped[bytes]
+    scored: Mapped[int]
+    correct: Mapped[int]
+    unscored: Mapped[int]
+    tokens: Mapped[int]
+    late: Mapped[bool]
+    consumption: Mapped[str]
+    drop_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ResponseRow(Base):
+    """One response with its verdict; `segments` is the JSON of `ScoredSegment`s."""
+
+    __tablename__ = "responses"
+    __table_args__ = (PrimaryKeyConstraint("group_id", "position"),)
+
+    group_id: Mapped[UUID] = mapped_column(ForeignKey("groups.id"))
+    position: Mapped[int]
+    text: Mapped[str]
+    finish_reason: Mapped[str]
+    token_ids: Mapped[bytes]
+    logprobs: Mapped[bytes]
+    token_ends: Mapped[bytes]
+    outcome: Mapped[str]
+    unscored_reason: Mapped[str | None]
+    answer: Mapped[str | None]
+    segments: Mapped[list[Any]]
+    unparsed: Mapped[str | None]
+    verifier: Mapped[str]
+    milliseconds: Mapped[float]
+
+
+class PassRateRow(Base):
+    """Question × policy, by the order that measured it. `mean` and `variance` are of the 0/1 outcome over `n` scored responses."""
+
+    __tablename__ = "pass_rates"
+    __table_args__ = (PrimaryKeyConstraint("question_id", "policy_id", "order_id"), Index(None, "order_id"))
+
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+    policy_id: Mapped[UUID]
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    policy_version: Mapped[int]
+    n: Mapped[int]
+    correct: Mapped[int]
+    mean: Mapped[float]
+    variance: Mapped[float]
+    level: Mapped[int]
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CounterRow(Base):
+    """A change of a named counter of a campaign or an order (`scope`). Rows are only added; a fold sums old ones into one."""
+
+    __tablename__ = "counters"
+    __table_args__ = (Index(None, "scope", "name"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    scope: Mapped[UUID]
+    name: Mapped[str]
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class SnapshotRow(Base):
+    """A snapshot and the lease of its builder."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "key"),
+        Index("ix_snapshots_building", "created_at", postgresql_where=sql("status = 'building'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    campaign_id: Mapped[UUID] = mapped_column(ForeignKey("campaigns.id"))
+    key: Mapped[str]
+    request: Mapped[dict[str, Any]]
+    request_hash: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="building")
+    error: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[UUID | None]
+    lease_expires_at: Mapped[datetime | None]
+    uri: Mapped[str] = mapped_column(server_default="")
+    content_hash: Mapped[str] = mapped_column(server_default="")
+    rows: Mapped[int] = mapped_column(server_default="0")
+    rounds: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    dropped: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class RunFenceRow(Base):
+    """The highest fencing token seen of a run; its row lock also makes the run's batch calls one after the other."""
+
+    __tablename__ = "run_fences"
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    fence: Mapped[int] = mapped_column(BigInteger)
+
+
+class BatchRow(Base):
+    """Groups leased to one step of one run. States: leased, acknowledged, released (given back or expired)."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        UniqueConstraint("run_id", "step"),
+        Index("ix_batches_leased", "order_id", "lease_expires_at", postgresql_where=sql("state = 'leased'")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID]
+    step: Mapped[int]
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    policy_version: Mapped[int]
+    state: Mapped[str]
+    lease_expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    acknowledged_at: Mapped[datetime | None]
+
+
+class BatchGroupRow(Base):
+    """A group in a live batch. The unique group is what makes a group be handed out once; giving it back deletes the row."""
+
+    __tablename__ = "batch_groups"
+    __table_args__ = (PrimaryKeyConstraint("batch_id", "group_id"), UniqueConstraint("group_id"))
+
+    batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id"))
+    group_id: Mapped[UUID] = mapped_column(ForeignKey("groups.id"))
+    position: Mapped[int]
+    staleness: Mapped[int]

@@ -1,0 +1,222 @@
+"""Questions, their events and their pass rates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.pool.models import PassRateRow, QuestionEventRow, QuestionRow
+from services.pool.repository.counters import Deltas
+from services.pool.router import UNUSABLE_STATES, Standing
+from shared.contracts.questions import Question, QuestionIn, QuestionKind, QuestionState, Split
+
+
+@dataclass(frozen=True, slots=True)
+class NewQuestion:
+    """A question to store, with its identity."""
+
+    id: UUID
+    text_hash: bytes
+    question: QuestionIn
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A question's new standing, and what moved it."""
+
+    question_id: UUID
+    before: Standing
+    after: Standing
+    reason: str
+    order_id: UUID | None
+
+
+def standing(row: QuestionRow) -> Standing:
+    """Where a question stands."""
+    return Standing(
+        split=Split(row.split),
+        state=QuestionState(row.state),
+        tiny=row.tiny,
+        level=row.level,
+        pass_rate=row.pass_rate,
+        probed_version=row.probed_version,
+    )
+
+
+def to_contract(row: QuestionRow) -> Question:
+    """The wire form of a row."""
+    return Question.model_construct(
+        id=row.id,
+        campaign_id=row.campaign_id,
+        text=row.text,
+        answer=row.answer,
+        solution=row.solution,
+        kind=QuestionKind(row.kind),
+        split=Split(row.split),
+        domain=row.domain,
+        source=row.source,
+        state=QuestionState(row.state),
+        tiny=row.tiny,
+        level=row.level,
+        pass_rate=row.pass_rate,
+    )
+
+
+async def insert_new(session: AsyncSession, campaign_id: UUID, questions: Sequence[NewQuestion]) -> set[UUID]:
+    """Insert those that are not there yet; returns their ids."""
+    if not questions:
+        return set()
+    rows = [
+        {
+            "id": new.id,
+            "campaign_id": campaign_id,
+            "text_hash": new.text_hash,
+            "text": new.question.question,
+            **new.question.model_dump(exclude={"question"}),
+        }
+        for new in questions
+    ]
+    statement = insert(QuestionRow).on_conflict_do_nothing(index_elements=["id"]).returning(QuestionRow.id)
+    return set((await session.execute(statement, rows)).scalars())
+
+
+async def eval_hashes(session: AsyncSession, campaign_id: UUID, hashes: Sequence[bytes]) -> set[bytes]:
+    """Which of these normalised texts are eval questions."""
+    statement = select(QuestionRow.text_hash).where(
+        QuestionRow.campaign_id == campaign_id, QuestionRow.text_hash.in_(hashes), QuestionRow.split == Split.EVAL
+    )
+    return set((await session.execute(statement)).scalars())
+
+
+async def lock_train_with_hashes(
+    session: AsyncSession, campaign_id: UUID, hashes: Sequence[bytes]
+) -> Sequence[QuestionRow]:
+    """Usable train questions with one of these normalised texts, locked."""
+    statement = (
+        select(QuestionRow)
+        .where(
+            QuestionRow.campaign_id == campaign_id,
+            QuestionRow.text_hash.in_(hashes),
+            QuestionRow.split == Split.TRAIN,
+            QuestionRow.state.not_in(UNUSABLE_STATES),
+        )
+        .order_by(QuestionRow.id)
+        .with_for_update(key_share=True)
+    )
+    return (await session.execute(statement)).scalars().all()
+
+
+async def lock(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, QuestionRow]:
+    """Questions by id, locked in the order of their ids."""
+    statement = (
+        select(QuestionRow)
+        .where(QuestionRow.id.in_(ids))
+        .order_by(QuestionRow.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return {row.id: row for row in (await session.execute(statement)).scalars()}
+
+
+async def by_ids(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, QuestionRow]:
+    """Questions by id."""
+    statement = select(QuestionRow).where(QuestionRow.id.in_(ids))
+    return {row.id: row for row in (await session.execute(statement)).scalars()}
+
+
+async def unusable(session: AsyncSession, campaign_id: UUID) -> set[UUID]:
+    """The quarantined and retracted questions of a campaign."""
+    statement = select(QuestionRow.id).where(
+        QuestionRow.campaign_id == campaign_id, QuestionRow.state.in_(UNUSABLE_STATES)
+    )
+    return set((await session.execute(statement)).scalars())
+
+
+async def page(
+    session: AsyncSession,
+    campaign_id: UUID,
+    split: Split | None,
+    state: QuestionState | None,
+    level: int | None,
+    after: int,
+    limit: int,
+) -> Sequence[QuestionRow]:
+    """Questions behind the position `after`, in the order they came in."""
+    statement = select(QuestionRow).where(QuestionRow.campaign_id == campaign_id, QuestionRow.position > after)
+    if split is not None:
+        statement = statement.where(QuestionRow.split == split)
+    if state is not None:
+        statement = statement.where(QuestionRow.state == state)
+    if level is not None:
+        statement = statement.where(QuestionRow.level == level)
+    return (await session.execute(statement.order_by(QuestionRow.position).limit(limit))).scalars().all()
+
+
+async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], deltas: Deltas) -> None:
+    """Write new standings of locked questions of one campaign, an event for each change of state, and the counters."""
+    if not moves:
+        return
+    table: Any = QuestionRow.__table__
+    connection = await session.connection()
+    await connection.execute(
+        update(table)
+        .where(table.c.id == bindparam("b_id"))
+        .values({name: bindparam(f"b_{name}") for name in ("state", "tiny", "level", "pass_rate", "probed_version")}),
+        [
+            {
+                "b_id": move.question_id,
+                "b_state": move.after.state,
+                "b_tiny": move.after.tiny,
+                "b_level": move.after.level,
+                "b_pass_rate": move.after.pass_rate,
+                "b_probed_version": move.after.probed_version,
+            }
+            for move in sorted(moves, key=lambda move: move.question_id)
+        ],
+    )
+    events = [
+        {
+            "question_id": move.question_id,
+            "from_state": move.before.state,
+            "to_state": move.after.state,
+            "reason": move.reason,
+            "order_id": move.order_id,
+        }
+        for move in moves
+        if move.after.state is not move.before.state
+    ]
+    if events:
+        await session.execute(insert(QuestionEventRow), events)
+    for move in moves:
+        for name in move.after.counted_as():
+            deltas.add(campaign_id, name)
+        for name in move.before.counted_as():
+            deltas.add(campaign_id, name, -1)
+
+
+async def pass_rates(
+    session: AsyncSession, order_ids: Sequence[UUID], question_ids: Sequence[UUID]
+) -> dict[tuple[UUID, UUID, UUID], tuple[int, int]]:
+    """(n, correct) measured so far by (question, policy, order); stable while the questions are locked."""
+    statement = select(PassRateRow).where(
+        PassRateRow.order_id.in_(order_ids), PassRateRow.question_id.in_(question_ids)
+    )
+    rows = (await session.execute(statement.execution_options(populate_existing=True))).scalars()
+    return {(row.question_id, row.policy_id, row.order_id): (row.n, row.correct) for row in rows}
+
+
+async def put_pass_rates(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert or replace pass rates; their questions must be locked."""
+    if not rows:
+        return
+    statement = insert(PassRateRow)
+    changed = ("n", "correct", "mean", "variance", "level")
+    merged = statement.on_conflict_do_update(
+        index_elements=["question_id", "policy_id", "order_id"],
+        set_={name: statement.excluded[name] for name in changed} | {"updated_at": func.now()},
+    )
+    await session.execute(merged, list(rows))

@@ -1,0 +1,194 @@
+"""A submission's bytes cut into numbered items while they stream in: lines of NDJSON, or elements of one JSON array.
+
+Invariant: never more than one item of `MAX_ITEM_BYTES` and one chunk of the stream are held; the rest of a larger item
+is read and thrown away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+MAX_ITEM_BYTES = 1_000_000
+_STRUCTURE = re.compile(rb'["\\\[\]{},]')
+_IN_STRING = re.compile(rb'["\\]')
+_WHITE = b" \t\r\n"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Splitter(Protocol):
+    """Cuts a stream into items."""
+
+    def feed(self, chunk: bytes) -> Iterator[Item]:
+        """The items that end in this chunk."""
+
+    def close(self) -> Iterator[Item]:
+        """The items that end with the stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item, counted from 1; `data` None when it is larger than the limit."""
+
+    line: int
+    data: bytes | None
+
+
+class _Buffer:
+    """Collects one item and forgets it as soon as it is too large."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._data = bytearray()
+        self._too_large = False
+
+    def add(self, data: bytes) -> None:
+        if self._too_large:
+            return
+        if len(self._data) + len(data) > self._limit_bytes:
+            self._too_large = True
+            self._data.clear()
+        else:
+            self._data += data
+
+    def take(self) -> bytes | None:
+        data = None if self._too_large else bytes(self._data)
+        self._data.clear()
+        self._too_large = False
+        return data
+
+
+class LineSplitter:
+    """NDJSON: an item a line. White lines are counted and left out."""
+
+    def __init__(self, limit_bytes: int = MAX_ITEM_BYTES) -> None:
+        self._buffer = _Buffer(limit_bytes)
+        self._line = 0
+
+    def feed(self, chunk: bytes) -> Iterator[Item]:
+        """The items that end in this chunk."""
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            self._buffer.add(part)
+            yield from self._take()
+        self._buffer.add(rest)
+
+    def close(self) -> Iterator[Item]:
+        """The last item, where the stream does not end in a line break."""
+        yield from self._take()
+
+    def _take(self) -> Iterator[Item]:
+        self._line += 1
+        data = self._buffer.take()
+        if data is None or data.strip(_WHITE):
+            yield Item(self._line, data)
+
+
+class ArraySplitter:
+    """One JSON array: an item an element, cut at the commas of the array itself; the elements are not judged here.
+
+    It is fed what comes after the opening bracket.
+    """
+
+    def __init__(self, limit_bytes: int = MAX_ITEM_BYTES) -> None:
+        self._buffer = _Buffer(limit_bytes)
+        self._line = 0
+        self._depth = 0
+        self._in_string = False
+        self._ended = False
+        self._escaped = False
+
+    def feed(self, chunk: bytes) -> Iterator[Item]:
+        """The items that end in this chunk."""
+        start = position = int(self._escaped and bool(chunk))
+        self._escaped = self._escaped and not chunk
+        self._buffer.add(chunk[:start])
+        while not self._ended and (found := self._next(chunk, position)) is not None:
+            position = found.end()
+            if found.group() == b"\\":
+                # The escaped character, perhaps the first of the next chunk, is no structure.
+                self._escaped = self._in_string and position == len(chunk)
+                position += self._in_string
+            elif self._ends_element(found.group()):
+                self._buffer.add(chunk[start : position - 1])
+                start = position
+                yield from self._take()
+        self._buffer.add(chunk[start:])
+
+    def close(self) -> Iterator[Item]:
+        """What is left: nothing but white space behind a whole array, else a broken item."""
+        rest = self._buffer.take()
+        if not self._ended or rest is None or rest.strip(_WHITE):
+            yield Item(self._line + 1, rest)
+
+    def _next(self, chunk: bytes, position: int) -> re.Match[bytes] | None:
+        return (_IN_STRING if self._in_string else _STRUCTURE).search(chunk, position)
+
+    def _ends_element(self, byte: bytes) -> bool:
+        if byte == b'"':
+            self._in_string = not self._in_string
+        elif byte in b"[{":
+            self._depth += 1
+        elif byte in b"]}" and self._depth:
+            self._depth -= 1
+        elif byte == b"]":
+            self._ended = True
+            return True
+        return byte == b"," and self._depth == 0
+
+    def _take(self) -> Iterator[Item]:
+        data = self._buffer.take()
+        if self._ended and data is not None and not data.strip(_WHITE):
+            return  # an empty array, or a comma before the closing bracket
+        self._line += 1
+        yield Item(self._line, data)
+
+
+class WholeSplitter:
+    """One JSON document: one item."""
+
+    def __init__(self, limit_bytes: int = MAX_ITEM_BYTES) -> None:
+        self._buffer = _Buffer(limit_bytes)
+
+    def feed(self, chunk: bytes) -> Iterator[Item]:
+        """Nothing yet."""
+        self._buffer.add(chunk)
+        yield from ()
+
+    def close(self) -> Iterator[Item]:
+        """The document."""
+        yield Item(1, self._buffer.take())
+
+
+async def items(stream: AsyncIterator[bytes], *, lines: bool, limit_bytes: int = MAX_ITEM_BYTES) -> AsyncIterator[Item]:
+    """The items of a stream: elements where it starts with `[`, else lines, or one document when not `lines`."""
+    splitter: Splitter | None = None
+    head = b""
+    async for chunk in stream:
+        if splitter is not None:
+            for item in splitter.feed(chunk):
+                yield item
+            continue
+        head += chunk
+        if len(head) >= limit_bytes or (
+            head.removeprefix(_BYTE_ORDER_MARK).strip(_WHITE) and len(head) > len(_BYTE_ORDER_MARK)
+        ):
+            splitter, head = _begin(head, lines, limit_bytes)
+            for item in splitter.feed(head):
+                yield item
+    if splitter is None and head.strip(_WHITE):
+        splitter, head = _begin(head, lines, limit_bytes)
+        for item in splitter.feed(head):
+            yield item
+    for item in splitter.close() if splitter is not None else ():
+        yield item
+
+
+def _begin(head: bytes, lines: bool, limit_bytes: int) -> tuple[Splitter, bytes]:
+    """The splitter for a stream that begins like this, and what to feed it first."""
+    head = head.removeprefix(_BYTE_ORDER_MARK)
+    if head.lstrip(_WHITE).startswith(b"["):
+        return ArraySplitter(limit_bytes), head.lstrip(_WHITE)[1:]
+    return (LineSplitter(limit_bytes) if lines else WholeSplitter(limit_bytes)), head

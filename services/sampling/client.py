@@ -1,0 +1,143 @@
+"""HTTP out: the pool, generation and verification. What may pass by itself is a `TransientError`; the rest is named by the peer."""
+
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import httpx
+
+from shared.contracts.base import Contract
+from shared.contracts.generation import PromptSamples, SampleRequest
+from shared.contracts.orders import (
+    AssignmentFailure,
+    ClaimRequest,
+    ClaimResult,
+    GroupBatch,
+    GroupBatchResult,
+    LeaseExtension,
+    LeaseRef,
+)
+from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
+from shared.web import raise_problem
+
+C = TypeVar("C", bound=Contract)
+GENERATION_GRACE_S = 30.0
+VERIFICATION_DEADLINE_S = 300.0
+POOL_DEADLINE_S = 60.0
+_TOO_MANY_REQUESTS = 429
+_SERVER_ERROR = 500
+_JSON = {"Content-Type": "application/json"}
+
+
+class TransientError(Exception):
+    """A dependency that may answer later; `retry_after_s` when it said when, `overloaded` when it was only full."""
+
+    def __init__(
+        self, service: str, reason: str, *, retry_after_s: float | None = None, overloaded: bool = False
+    ) -> None:
+        super().__init__(f"{service}: {reason}")
+        self.service = service
+        self.retry_after_s = retry_after_s
+        self.overloaded = overloaded
+
+
+class HeldLeases(Contract):
+    """What the pool answers to a heartbeat."""
+
+    held: tuple[LeaseRef, ...]
+
+
+class PoolClient:
+    """The pool's assignments and groups."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def claim(self, request: ClaimRequest) -> ClaimResult:
+        """Lease assignments."""
+        return await self._post("/v1/assignments/claim", request, ClaimResult)
+
+    async def heartbeat(self, extension: LeaseExtension) -> HeldLeases:
+        """Extend leases; the answer lists those that are still held."""
+        return await self._post("/v1/assignments/heartbeat", extension, HeldLeases)
+
+    async def fail(self, failure: AssignmentFailure) -> None:
+        """Give a lease back with a reason."""
+        await _post("pool", self._client, "/v1/assignments/fail", failure, POOL_DEADLINE_S)
+
+    async def hand_in(self, batch: GroupBatch) -> GroupBatchResult:
+        """Hand finished groups in; a repeated group does no harm."""
+        return await self._post("/v1/groups", batch, GroupBatchResult)
+
+    async def _post(self, path: str, body: Contract, answer: type[C]) -> C:
+        return answer.model_validate_json(await _post("pool", self._client, path, body, POOL_DEADLINE_S))
+
+
+class VerificationClient:
+    """Verdicts."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def verdicts(self, batch: VerdictBatch) -> VerdictBatchResult:
+        """One verdict a request, in order."""
+        answer = await _post("verification", self._client, "/v1/verdicts", batch, VERIFICATION_DEADLINE_S)
+        return VerdictBatchResult.model_validate_json(answer)
+
+
+class GenerationClient:
+    """Samples."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def samples(self, request: SampleRequest) -> AsyncIterator[PromptSamples]:
+        """The prompts' samples, as they finish. May end early: the caller asks again for what is missing."""
+        deadline_s = request.deadline_s + GENERATION_GRACE_S
+        content = request.model_dump_json()
+        try:
+            async with self._client.stream(
+                "POST", "/v1/samples", content=content, headers=_JSON, timeout=deadline_s
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    _raise_failure("generation", response)
+                async for line in _lines(response):
+                    yield PromptSamples.model_validate_json(line)
+        except httpx.TransportError as error:
+            raise TransientError("generation", type(error).__name__) from error
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Non-empty NDJSON lines, undecoded; a line that the stream cut off is left out."""
+    rest = bytearray()
+    async for piece in response.aiter_bytes():
+        rest += piece
+        if b"\n" in piece:
+            *lines, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            for line in filter(None, lines):
+                yield line
+
+
+async def _post(service: str, client: httpx.AsyncClient, path: str, body: Contract, deadline_s: float) -> bytes:
+    try:
+        response = await client.post(path, content=body.model_dump_json(), headers=_JSON, timeout=deadline_s)
+    except httpx.TransportError as error:
+        raise TransientError(service, type(error).__name__) from error
+    _raise_failure(service, response)
+    return response.content
+
+
+def _raise_failure(service: str, response: httpx.Response) -> None:
+    """TransientError for 429 and 5xx, the peer's HeadwaterError for any other failure."""
+    if response.status_code == _TOO_MANY_REQUESTS:
+        raise TransientError(service, "full", retry_after_s=_retry_after_s(response), overloaded=True)
+    if response.status_code >= _SERVER_ERROR:
+        raise TransientError(service, f"answered {response.status_code}", retry_after_s=_retry_after_s(response))
+    raise_problem(response)
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Seconds of a Retry-After header; a date, which our services never send, is not read."""
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None

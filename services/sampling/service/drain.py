@@ -1,0 +1,302 @@
+"""One drain: claim assignments, sample, verify, hand groups in, until the pool gives nothing more.
+
+claim → (queue) → one stream of samples a chunk → sampled → batches of verdicts → verified → batches of groups → pool.
+Invariants: an assignment is in flight from its claim until its group has a receipt or its lease was given back, and its
+lease is extended all that time; whatever ends a drain (SIGTERM, kill -9, a dependency that stays away) loses nothing, since
+what was in flight is leased again when the lease ends.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from services.sampling.client import GenerationClient, PoolClient, TransientError, VerificationClient
+from services.sampling.service import groups
+from services.sampling.service.batching import next_batch
+from services.sampling.service.groups import Sampled
+from services.sampling.service.patience import Patience, persist
+from services.sampling.service.window import Window
+from services.sampling.settings import SamplingSettings
+from shared.contracts.orders import (
+    Assignment,
+    ClaimRequest,
+    ClaimResult,
+    GroupBatch,
+    GroupIn,
+    LeaseExtension,
+    LeaseRef,
+)
+from shared.contracts.verdicts import VerdictBatch
+from shared.errors import HeadwaterError
+
+log = logging.getLogger(__name__)
+RESPONSES_PER_VERDICT_BATCH = 64
+VERDICT_BATCHES_AT_ONCE = 4
+VERDICT_LINGER_S = 0.03
+GROUP_BATCH_BYTES = 4 << 20
+STOP_POLL_S = 0.2
+STOPPED = "stopped"
+
+
+class StoppedError(Exception):
+    """The worker is asked to end."""
+
+
+@dataclass
+class DrainReport:
+    """What a drain did: groups by receipt, given-back assignments by reason, and why it ended."""
+
+    groups: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    abandoned: int = 0
+    ended: str = "nothing to do"
+
+
+class Drain:
+    """One run over the pool's assignments; used once. `stopping` says that the worker is asked to end."""
+
+    def __init__(
+        self,
+        pool: PoolClient,
+        generation: GenerationClient,
+        verification: VerificationClient,
+        settings: SamplingSettings,
+        worker: str,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._pool = pool
+        self._generation = generation
+        self._verification = verification
+        self._settings = settings
+        self._worker = worker
+        self._stopping = stopping
+        self._window = Window(settings.questions_in_flight)
+        self._in_flight: dict[str, Assignment] = {}
+        self._sampled: asyncio.Queue[Sampled] = asyncio.Queue()
+        self._verified: asyncio.Queue[GroupIn] = asyncio.Queue()
+        self._verdict_slots = asyncio.Semaphore(VERDICT_BATCHES_AT_ONCE)
+        self._waiting_out = 0
+        self._changed = asyncio.Event()
+        self.report = DrainReport()
+
+    async def run(self) -> DrainReport:
+        """Work until the pool gives nothing more, the worker stops, or a dependency stays away too long."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                stages = [
+                    tasks.create_task(stage)
+                    for stage in (self._keep_leases(), self._verify(tasks), self._hand_in(), self._watch_stop())
+                ]
+                await self._claim_all(tasks)
+                for stage in stages:
+                    stage.cancel()
+        except* StoppedError:
+            self.report.ended = STOPPED
+        except* TransientError as failures:
+            self.report.ended = "; ".join(sorted({str(failure) for failure in failures.exceptions}))
+            log.warning("the drain ends: %s; its %d leases are let go", self.report.ended, len(self._in_flight))
+        await self._release()
+        return self.report
+
+    async def _claim_all(self, tasks: asyncio.TaskGroup) -> None:
+        """Keep the window full. Ends when nothing is in flight and the pool stays empty for `quiet_polls`."""
+        quiet_polls = 0
+        while True:
+            free = self._window.size - len(self._in_flight)
+            if self._stopping() or self._waiting_out or (self._in_flight and free < self._window.size / 4):
+                await self._change()
+                continue
+            claim = await self._claim(free)
+            fresh = self._take_off(claim.assignments)
+            for chunk in groups.chunks(fresh):
+                tasks.create_task(self._sample(chunk))
+            if fresh:
+                quiet_polls = 0
+                continue
+            if not self._in_flight:
+                if not claim.open_orders or quiet_polls >= self._settings.quiet_polls:
+                    return
+                quiet_polls += 1
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until something left the flight, at most one poll interval."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(self._settings.poll_interval_s):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def _claim(self, limit: int) -> ClaimResult:
+        request = ClaimRequest(worker=self._worker, limit=limit, lease_s=self._settings.lease_s)
+        return await persist(lambda: self._pool.claim(request), self._patience())
+
+    def _take_off(self, claimed: Iterable[Assignment]) -> list[Assignment]:
+        """Put what was claimed in flight; returns what was not in flight already, under a lease that we lost."""
+        fresh = []
+        for assignment in claimed:
+            if str(assignment.id) not in self._in_flight:
+                fresh.append(assignment)
+            self._in_flight[str(assignment.id)] = assignment
+        return fresh
+
+    async def _sample(self, chunk: Sequence[Assignment]) -> None:
+        """Ask for the chunk's samples, and again for those that a broken stream left out."""
+        missing = {str(assignment.id): assignment for assignment in chunk}
+        patience = self._patience()
+        while missing:
+            try:
+                await self._sample_once(missing, patience)
+            except TransientError as failure:
+                await self._wait_out(failure, patience)
+            except HeadwaterError as refusal:
+                await self._fail(missing.values(), refusal.code, refusal.message)
+                return
+
+    async def _sample_once(self, missing: dict[str, Assignment], patience: Patience) -> None:
+        asked_at = time.monotonic()
+        async for line in self._generation.samples(groups.sample_request(list(missing.values()))):
+            if (assignment := missing.pop(line.id, None)) is not None:
+                patience.succeeded()
+                self._window.sampled(time.monotonic() - asked_at, assignment.deadline_s)
+                await self._receive(Sampled(assignment, line))
+        if missing:
+            raise TransientError("generation", f"left out {len(missing)} prompts")
+
+    async def _wait_out(self, failure: TransientError, patience: Patience) -> None:
+        """Nothing new is claimed while some chunk waits for the engine."""
+        if failure.overloaded:
+            self._window.overloaded()
+        self._waiting_out += 1
+        try:
+            await patience.wait(failure)
+        finally:
+            self._waiting_out -= 1
+
+    async def _receive(self, sampled: Sampled) -> None:
+        flaw = groups.flaw(sampled.assignment, sampled.samples)
+        if flaw is None:
+            self._sampled.put_nowait(sampled)
+        else:
+            await self._fail([sampled.assignment], flaw.reason, flaw.message, counts_as_attempt=flaw.is_the_questions)
+
+    async def _verify(self, tasks: asyncio.TaskGroup) -> None:
+        """Batches of sampled groups to verification, a few at once, so that a slow answer holds up only its own batch."""
+        while True:
+            await self._verdict_slots.acquire()
+            batch = await next_batch(
+                self._sampled,
+                lambda sampled: len(sampled.samples.samples),
+                RESPONSES_PER_VERDICT_BATCH,
+                VERDICT_LINGER_S,
+            )
+            tasks.create_task(self._verify_batch(batch))
+
+    async def _verify_batch(self, batch: Sequence[Sampled]) -> None:
+        """Groups with a verdict missing for a reason that may pass are verified once more, then kept as they are."""
+        try:
+            unsettled = await self._settle(batch, is_final=False)
+            if unsettled:
+                await self._settle(unsettled, is_final=True)
+        finally:
+            self._verdict_slots.release()
+
+    async def _settle(self, batch: Sequence[Sampled], *, is_final: bool) -> list[Sampled]:
+        """Finish the groups whose verdicts are there; returns the others, none when `is_final`."""
+        requests = [groups.verdict_requests(sampled) for sampled in batch]
+        items = VerdictBatch(items=tuple(item for request in requests for item in request))
+        try:
+            result = await persist(lambda: self._verification.verdicts(items), self._patience())
+        except HeadwaterError as refusal:
+            await self._fail([sampled.assignment for sampled in batch], refusal.code, refusal.message)
+            return []
+        verdicts = {item.id: item.verdict for item in result.items}
+        unsettled = []
+        for sampled, request in zip(batch, requests, strict=True):
+            own = [verdicts[item.id] for item in request]
+            if groups.is_worth_retrying(own) and not is_final:
+                unsettled.append(sampled)
+            else:
+                self._verified.put_nowait(groups.group(sampled, own))
+        return unsettled
+
+    async def _hand_in(self) -> None:
+        """Finished groups to the pool, in batches."""
+        while True:
+            linger_s = self._settings.linger_s
+            await self._hand_in_batch(await next_batch(self._verified, groups.size_bytes, GROUP_BATCH_BYTES, linger_s))
+
+    async def _hand_in_batch(self, batch: Sequence[GroupIn]) -> None:
+        """A batch that the pool refuses as a whole is handed in one by one, and what it still refuses is given back."""
+        try:
+            result = await persist(lambda: self._pool.hand_in(GroupBatch(groups=tuple(batch))), self._patience())
+        except HeadwaterError as refusal:
+            if len(batch) > 1:
+                for finished in batch:
+                    await self._hand_in_batch([finished])
+            elif (assignment := self._in_flight.get(str(batch[0].assignment_id))) is not None:
+                await self._fail([assignment], refusal.code, refusal.message)
+            return
+        for receipt in result.receipts:
+            self.report.groups[receipt.status] += 1
+            if receipt.message:
+                log.info("group of assignment %s is %s: %s", receipt.assignment_id, receipt.status, receipt.message)
+            self._land(str(receipt.assignment_id))
+
+    async def _fail(
+        self, assignments: Iterable[Assignment], reason: str, message: str, *, counts_as_attempt: bool = True
+    ) -> None:
+        """Give leases back with their reason; a lease that is no longer ours needs none."""
+        for assignment in assignments:
+            failure = groups.failure(assignment, reason, message, counts_as_attempt=counts_as_attempt)
+            try:
+                await persist(lambda failure=failure: self._pool.fail(failure), self._patience())  # type: ignore[misc]
+            except HeadwaterError as refusal:
+                log.info("assignment %s could not be given back (%s): %s", assignment.id, reason, refusal.message)
+            self.report.failed[reason] += 1
+            self._land(str(assignment.id))
+
+    def _land(self, assignment_id: str) -> None:
+        self._in_flight.pop(assignment_id, None)
+        self._changed.set()
+
+    async def _keep_leases(self) -> None:
+        """Extend the leases of everything in flight three times a lease. A pool that is away for one beat does no harm."""
+        while True:
+            await asyncio.sleep(self._settings.lease_s / 3)
+            leases = tuple(LeaseRef(assignment_id=a.id, lease_token=a.lease_token) for a in self._in_flight.values())
+            if not leases:
+                continue
+            try:
+                held = await self._pool.heartbeat(LeaseExtension(leases=leases, lease_s=self._settings.lease_s))
+            except TransientError as failure:
+                log.warning("leases were not extended: %s", failure)
+            else:
+                if len(held.held) < len(leases):
+                    log.warning("%d leases were lost; their groups may come late", len(leases) - len(held.held))
+
+    async def _watch_stop(self) -> None:
+        """When the worker is asked to end: what is nearly done gets `stop_grace_s`, then the drain ends."""
+        while not self._stopping():
+            await asyncio.sleep(STOP_POLL_S)
+        until = time.monotonic() + self._settings.stop_grace_s
+        while self._in_flight and time.monotonic() < until:
+            await self._change()
+        raise StoppedError
+
+    async def _release(self) -> None:
+        """Give back what was in flight when the drain ended early, at no cost to the questions; otherwise leases run out."""
+        self.report.abandoned = len(self._in_flight)
+        try:
+            for assignment in self._in_flight.values():
+                reason = f"{self.report.ended} ({self._worker})"
+                await self._pool.fail(groups.failure(assignment, "worker-ended", reason, counts_as_attempt=False))
+        except (TransientError, HeadwaterError) as failure:
+            log.warning("leases were not given back, they run out by themselves: %s", failure)
+
+    def _patience(self) -> Patience:
+        return Patience(self._settings.patience_s)

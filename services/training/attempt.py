@@ -1,0 +1,149 @@
+"""One attempt of a run, seen from the worker: lease it, start the trainer as a process of its own, record how it ended.
+
+The trainer, not this module, keeps the lease alive; it dies with the worker. Running twice is harmless: the second
+caller finds the lease held and does nothing.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.training import repository
+from services.training.failures import EXIT_LOST, RETRIED, Failure, give_up, judge_exit
+from services.training.repository import RunRow
+from services.training.settings import TrainingSettings
+from shared.contracts.runs import RunFailure
+from shared.db import Database
+
+log = logging.getLogger(__name__)
+POLL_S = 0.2
+STOP_DEADLINE_S = 5.0
+MAX_BACKOFF_S = 60.0
+
+# command(run_id, fence, result file): tests start something smaller than a trainer.
+TrainerCommand = Callable[[UUID, int, Path], Sequence[str]]
+
+
+def trainer_command(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
+    """The trainer of one attempt; it ends when the process that started it does."""
+    module = [sys.executable, "-m", "services.training.execute", str(run_id)]
+    return [*module, "--fence", str(fence), "--result", str(result), "--parent", str(os.getpid())]
+
+
+def trainer_environment(threads: int) -> dict[str, str]:
+    """OpenMP threads that sleep instead of spin (busy cores stall each other), and no look at any hub."""
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What became of a hint: `campaign_id` is set when the run ended by it."""
+
+    executed: bool
+    campaign_id: UUID | None = None
+
+
+async def attempt_run(
+    run_id: UUID,
+    settings: TrainingSettings,
+    worker: str,
+    stopping: threading.Event,
+    command: TrainerCommand = trainer_command,
+) -> Attempt:
+    """Lease and execute a run until its trainer ends or `stopping` is set; nothing when there is nothing to lease."""
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        async with database.transaction() as session:
+            row = await repository.claim_run(session, run_id, worker, settings.training_lease_s)
+            if row is not None and row.stalled_attempts > settings.training_attempts:
+                return await _refuse(session, row, settings.training_attempts)
+        if row is None:
+            return Attempt(executed=False)
+        log.info("run %s: attempt %d, fence %d", run_id, row.attempts, row.fence)
+        with tempfile.TemporaryDirectory(prefix="headwater-run-") as scratch:
+            result = Path(scratch) / "result.json"
+            exit_code = await _execute(command(run_id, row.fence, result), settings, stopping)
+            left = Failure.read(result)
+        return await _record(database, row, settings, exit_code, left)
+    finally:
+        await database.close()
+
+
+async def _refuse(session: AsyncSession, row: RunRow, attempts: int) -> Attempt:
+    last = Failure(RunFailure.CRASHED, row.message or "the trainer and its worker died together.")
+    failure = give_up(last, None, attempts)
+    await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
+    return Attempt(executed=False, campaign_id=row.campaign_id)
+
+
+async def _execute(command: Sequence[str], settings: TrainingSettings, stopping: threading.Event) -> int | None:
+    """The exit code of the trainer; None when it was stopped because the worker stops."""
+    environment = trainer_environment(settings.training_threads)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: ASYNC220
+    try:
+        while process.poll() is None and not stopping.is_set():
+            await asyncio.sleep(POLL_S)
+        return None if process.returncode is None else process.returncode
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+async def _record(
+    database: Database, row: RunRow, settings: TrainingSettings, exit_code: int | None, left: Failure | None
+) -> Attempt:
+    if exit_code == 0:
+        return Attempt(executed=True, campaign_id=row.campaign_id)
+    if exit_code == EXIT_LOST:
+        log.warning("run %s: the lease of fence %d was lost", row.id, row.fence)
+        return Attempt(executed=True)
+    async with database.transaction() as session:
+        if exit_code is None:
+            await repository.requeue(session, row.id, row.fence, "The worker stopped.", 0.0, blameless=True)
+            return Attempt(executed=True)
+        failure = judge_exit(exit_code, left)
+        now = await repository.run_by_id(session, row.id)
+        stalled = 0 if now is None else now.stalled_attempts
+        log.warning("run %s: %s", row.id, failure.sentence)
+        if failure.reason in RETRIED and stalled < settings.training_attempts:
+            delay_s = min(settings.training_backoff_s * 2 ** max(stalled - 1, 0), MAX_BACKOFF_S)
+            await repository.requeue(session, row.id, row.fence, failure.sentence, delay_s, blameless=False)
+            return Attempt(executed=True)
+        if failure.reason in RETRIED:
+            failure = give_up(failure, exit_code, stalled)
+        await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
+        return Attempt(executed=True, campaign_id=row.campaign_id)
+
+
+async def waiting_runs(settings: TrainingSettings) -> Sequence[UUID]:
+    """Runs that wait for a worker."""
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        async with database.transaction() as session:
+            return await repository.open_run_ids(session)
+    finally:
+        await database.close()

@@ -1,0 +1,102 @@
+"""The trainer: one attempt of one run, in a process of its own. Started by a training worker, never by hand.
+
+`python -m services.training.execute RUN_ID --fence N`. Trains from the newest checkpoint, publishes the policy, marks the
+run succeeded. Ends with the process that started it, and at once when its lease is lost.
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from uuid import UUID
+
+from services.training.attempt import trainer_environment
+from services.training.failures import EXIT_FAILED, name_failure
+from services.training.lease import RunLease
+from services.training.settings import TrainingSettings
+from shared.contracts.runs import RunMethod
+from shared.log import configure_logging
+
+log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when `parent`, which started it, dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        sys.exit(EXIT_FAILED)
+
+
+def absolute(artifacts_url: str) -> str:
+    """The artifact store as other processes see it, wherever they run."""
+    return artifacts_url if "://" in artifacts_url else str(Path(artifacts_url).resolve())
+
+
+def leave_vllm_out() -> None:
+    """TRL imports vLLM wherever it is installed; the trainer never uses it, and it costs seconds and 160 MB."""
+    import_module("trl.import_utils").is_vllm_available = lambda *_, **__: False  # type: ignore[attr-defined]
+
+
+def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
+    """Train the leased run to its end, publish its policy, mark it succeeded."""
+    leave_vllm_out()
+    import torch
+    import transformers
+
+    from services.training.checkpoints import CheckpointStore
+    from services.training.loop import Attempt
+    from services.training.policies import Publisher, fetch_start
+    from services.training.rl.train import final_version, train_rl
+    from services.training.sft.train import train_sft
+
+    torch.set_num_threads(settings.training_threads)
+    transformers.utils.logging.disable_progress_bar()
+    run, tokens = lease.spec()
+    cache = Path(tempfile.gettempdir()) / "headwater-artifacts"
+    artifacts_url = absolute(settings.artifacts_url)
+    start = lease.wait(fetch_start(lease.peers, run.start_policy_id, cache))
+    store = CheckpointStore(artifacts_url, lease.run_id, cache)
+    attempt = Attempt(lease, settings, run, start, store, artifacts_url, tokens if store.latest() else 0)
+    publisher = Publisher(lease.peers, start, artifacts_url, run.campaign_id, lease.run_id)
+    if run.method is RunMethod.SFT:
+        model, version = train_sft(attempt), run.first_version
+    else:
+        model, version = train_rl(attempt, publisher), final_version(run)
+    written = publisher.write(model, run.publish_name)
+    policy = lease.wait(publisher.publish(written, run.publish_name, version, lease.step))
+    lease.succeed(policy.id, policy.version)
+    log.info("run %s published '%s' version %d", lease.run_id, policy.name, policy.version)
+
+
+def main() -> None:
+    """Parse, train, and leave a named reason when it fails."""
+    parser = argparse.ArgumentParser(prog="python -m services.training.execute", description=__doc__)
+    parser.add_argument("run_id", type=UUID)
+    parser.add_argument("--fence", type=int, required=True)
+    parser.add_argument("--result", type=Path, help="where the reason of a failure is written")
+    parser.add_argument("--parent", type=int, help="process id to end with")
+    arguments = parser.parse_args()
+    if arguments.parent is not None:
+        die_with(arguments.parent)
+    settings = TrainingSettings()
+    os.environ.update(trainer_environment(settings.training_threads))
+    configure_logging()
+    try:
+        with RunLease(settings, arguments.run_id, arguments.fence) as lease:
+            train_and_publish(lease, settings)
+    except Exception as error:
+        failure = name_failure(error)
+        log.exception("run %s failed: %s", arguments.run_id, failure.sentence)
+        if arguments.result is not None:
+            failure.write(arguments.result)
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

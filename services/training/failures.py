@@ -1,0 +1,106 @@
+"""Named failures of a run, and how a trainer tells its worker: one exception, a result file, three exit codes.
+
+A trainer that fails for a reason it can name writes `Failure` to its result file and exits with EXIT_FAILED. One that
+lost its lease writes nothing and exits with EXIT_LOST. Anything else (a signal, a traceback) is judged by the worker.
+"""
+
+import errno
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.contracts.runs import RunFailure
+
+EXIT_FAILED, EXIT_LOST = 70, 75
+
+# Tried again from the checkpoint, a few times and with a growing delay; every other failure would only repeat itself.
+RETRIED = frozenset({RunFailure.CRASHED, RunFailure.DISK_FULL})
+
+
+class RunError(Exception):
+    """A failure of the run itself; `sentence` names what happened, the cause and the way out."""
+
+    def __init__(self, failure: RunFailure, sentence: str) -> None:
+        super().__init__(sentence)
+        self.failure = failure
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a run's row says about its end."""
+
+    reason: RunFailure
+    sentence: str
+
+    def write(self, path: Path) -> None:
+        """Leave it for the worker."""
+        path.write_text(json.dumps({"reason": self.reason, "sentence": self.sentence}))
+
+    @staticmethod
+    def read(path: Path) -> "Failure | None":
+        """What the trainer left, or None when it left nothing that can be read."""
+        try:
+            content = json.loads(path.read_text())
+            return Failure(RunFailure(content["reason"]), str(content["sentence"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def name_failure(error: BaseException) -> Failure:
+    """The named reason of an exception that ended a trainer."""
+    if isinstance(error, RunError):
+        return Failure(error.failure, error.sentence)
+    text = f"{type(error).__name__}: {error}".strip()
+    if _is_out_of_memory(error, text):
+        return Failure(
+            RunFailure.OUT_OF_MEMORY,
+            f"The trainer ran out of memory ({_first_line(text)}). Lower micro_batch_size or max_tokens in the recipe.",
+        )
+    if _is_disk_full(error, text):
+        return Failure(
+            RunFailure.DISK_FULL,
+            f"The disk is full ({_first_line(text)}). Free some space; the run goes on from its last checkpoint.",
+        )
+    return Failure(RunFailure.CRASHED, f"The trainer crashed: {_first_line(text)}. Its log has the traceback.")
+
+
+def judge_exit(exit_code: int, left: Failure | None) -> Failure:
+    """The named reason of a trainer that ended with `exit_code` (not 0, not EXIT_LOST); negative is a signal."""
+    if exit_code == EXIT_FAILED and left is not None:
+        return left
+    if exit_code == -9:
+        return Failure(
+            RunFailure.CRASHED,
+            "The trainer was killed (signal 9), as the kernel does when memory runs out. "
+            "If it happens again, lower micro_batch_size in the recipe.",
+        )
+    how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+    return Failure(RunFailure.CRASHED, f"The trainer ended by {how} and left no reason; its log may say why.")
+
+
+def give_up(last: Failure, exit_code: int | None, attempts: int) -> Failure:
+    """The final reason after `attempts` attempts in a row that reached no new checkpoint."""
+    if exit_code == -9:
+        return Failure(
+            RunFailure.OUT_OF_MEMORY,
+            f"The trainer was killed (signal 9) in the last of {attempts} attempts without a new checkpoint; "
+            "most likely memory ran out. Lower micro_batch_size in the recipe.",
+        )
+    reason = RunFailure.TOO_MANY_ATTEMPTS if last.reason is RunFailure.CRASHED else last.reason
+    return Failure(reason, f"{attempts} attempts in a row reached no new checkpoint. The last one: {last.sentence}")
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:300].rstrip(".") if text else "no message"
+
+
+def _is_out_of_memory(error: BaseException, text: str) -> bool:
+    lowered = text.lower()
+    return isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered
+
+
+def _is_disk_full(error: BaseException, text: str) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "no space left on device" in text.lower() or "pytorchstreamwriter failed" in text.lower()

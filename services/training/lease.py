@@ -1,0 +1,166 @@
+"""The trainer's hold on its run: a thread that heartbeats the lease and makes every fenced write.
+
+The thread has its own asyncio loop with the database and the HTTP clients; the training loop, which is synchronous,
+hands coroutines to it and waits. Whoever loses the lease (another worker took it, the run was cancelled, the database
+was silent for a whole lease) ends the process at once: what it would still do is not wanted any more.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.training import repository
+from services.training.client import Peers, open_peers
+from services.training.failures import EXIT_LOST
+from services.training.settings import TrainingSettings
+from shared.contracts.runs import RunIn, RunMetric
+from shared.db import Database
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+BEAT_DEADLINE_S = 10.0
+WRITE_RETRY_S = 0.5
+
+
+def _exit_now() -> None:
+    os._exit(EXIT_LOST)
+
+
+class RunLease:
+    """A leased run, used as a context manager by its trainer. All methods are called from the training thread."""
+
+    def __init__(
+        self, settings: TrainingSettings, run_id: UUID, fence: int, lost: Callable[[], None] = _exit_now
+    ) -> None:
+        self.settings, self.run_id, self.fence = settings, run_id, fence
+        self.step, self.tokens = 0, 0
+        self.peers: Peers
+        self._lost = lost
+        self._lock = threading.Lock()
+        self._metrics: list[RunMetric] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lease", daemon=True)
+        self._held_until = time.monotonic() + settings.training_lease_s
+        self._resources = AsyncExitStack()
+        self._beating: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> "RunLease":
+        self._thread.start()
+        self.wait(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait(self._close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the lease's loop and wait; it has deadlines of its own."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def spec(self) -> tuple[RunIn, int]:
+        """What to train, and the tokens that were trained on so far."""
+        return self.wait(self._spec())
+
+    def report(self, step: int, tokens: int) -> None:
+        """Progress, written with the next heartbeat."""
+        self.step, self.tokens = step, tokens
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """One logged point, written with the next heartbeat. What is not a number is left out."""
+        finite = {name: float(value) for name, value in values.items() if isfinite(value)}
+        with self._lock:
+            self._metrics.append(RunMetric(step=step, values=finite, at=datetime.now(UTC)))
+
+    def checkpoint_saved(self, step: int) -> None:
+        """A checkpoint of `step` is durable."""
+        self.wait(self._write(repository.record_checkpoint, step))
+
+    def succeed(self, policy_id: UUID, policy_version: int) -> None:
+        """The run is over: last metrics, progress and policy are written."""
+        self.wait(self._finish(policy_id, policy_version))
+
+    async def _open(self) -> None:
+        self._database = Database(self.settings.database_url, pool_size=2)
+        self._resources.push_async_callback(self._database.close)
+        self.peers = await self._resources.enter_async_context(open_peers(self.settings))
+        row = await self._row()
+        self.step, self.tokens = row.step, row.tokens
+        await self._beat()
+        self._beating = asyncio.create_task(self._keep_beating())
+
+    async def _close(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+        await self._resources.aclose()
+
+    async def _row(self) -> repository.RunRow:
+        async with self._database.transaction() as session:
+            row = await repository.run_by_id(session, self.run_id)
+        if row is None:
+            raise LookupError(f"there is no run {self.run_id}")
+        return row
+
+    async def _spec(self) -> tuple[RunIn, int]:
+        row = await self._row()
+        return RunIn.model_validate(row.spec), int(row.tokens)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.training_heartbeat_s)
+            try:
+                await self._beat()
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("heartbeat of run %s failed: %s", self.run_id, error)
+            if time.monotonic() > self._held_until:
+                log.error("run %s: the database was silent for a whole lease", self.run_id)
+                self._lost()
+
+    async def _beat(self) -> None:
+        """Extend the lease; write progress and logged points in the same transaction."""
+        with self._lock:
+            metrics, self._metrics = self._metrics, []
+        sent_at, lease_s = time.monotonic(), self.settings.training_lease_s
+        try:
+            async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
+                held = await repository.beat(session, self.run_id, self.fence, self.step, self.tokens, lease_s)
+                if held:
+                    await repository.upsert_metrics(session, self.run_id, metrics)
+        except BaseException:
+            with self._lock:
+                self._metrics = metrics + self._metrics
+            raise
+        if not held:
+            log.warning("run %s: fence %d does not hold the lease any more", self.run_id, self.fence)
+            self._lost()
+        self._held_until = sent_at + lease_s
+
+    async def _write(self, statement: Callable[..., Coroutine[Any, Any, bool]], *values: object) -> None:
+        """A fenced write, repeated while the database is silent (the heartbeat ends that)."""
+        while True:
+            try:
+                async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
+                    held = await statement(session, self.run_id, self.fence, *values)
+                break
+            except (SQLAlchemyError, OSError, TimeoutError) as error:
+                log.warning("a write of run %s failed, trying again: %s", self.run_id, error)
+                await asyncio.sleep(WRITE_RETRY_S)
+        if not held:
+            self._lost()
+
+    async def _finish(self, policy_id: UUID, policy_version: int) -> None:
+        await self._beat()
+        if self._beating is not None:
+            self._beating.cancel()
+        await self._write(repository.record_success, policy_id, policy_version, self.step, self.tokens)

@@ -1,0 +1,171 @@
+"""What every trainer of a run does beside its loss: progress, logged points, checkpoints, and stopping at NaN.
+
+A mixin over transformers' Trainer (through TRL's): the loop itself, optimiser, schedule, accumulation and resuming are
+theirs. A checkpoint holds everything that the next step depends on; `headwater.json` in it has what is ours.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback
+
+from services.training.checkpoints import CheckpointStore
+from services.training.failures import RunError
+from services.training.lease import RunLease
+from services.training.policies import Start
+from services.training.settings import TrainingSettings
+from shared.contracts.recipe import RlRecipe, SftRecipe
+from shared.contracts.runs import RunFailure, RunIn
+
+log = logging.getLogger(__name__)
+STATE_FILE = "headwater.json"
+LOGGED_POINTS = 200
+
+
+@dataclass
+class Attempt:
+    """One attempt of a run inside the trainer: what it was given, and the state that goes into its checkpoints."""
+
+    lease: RunLease
+    settings: TrainingSettings
+    run: RunIn
+    start: Start
+    store: CheckpointStore
+    artifacts_url: str
+    tokens: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def load_state(self, directory: Path) -> None:
+        """Take over what is ours from a checkpoint."""
+        content = json.loads((directory / STATE_FILE).read_text())
+        self.tokens, self.state = int(content["tokens"]), content["state"]
+
+    def save_state(self, directory: Path) -> None:
+        """Put what is ours into a checkpoint."""
+        (directory / STATE_FILE).write_text(json.dumps({"tokens": self.tokens, "state": self.state}))
+
+
+def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, rows: int, micro: int) -> dict[str, Any]:
+    """What SFTConfig and GRPOConfig have in common: `rows` a step in micro-batches of `micro`, no saving of their own."""
+    return {
+        "output_dir": str(staging),
+        "max_steps": recipe.steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": rows // micro,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": recipe.schedule,
+        "warmup_steps": round(recipe.warmup_fraction * recipe.steps),
+        "weight_decay": recipe.weight_decay,
+        "adam_beta2": recipe.adam_beta2,
+        "max_grad_norm": recipe.max_grad_norm,
+        # A frozen bf16 base under an adapter needs no autocast.
+        "bf16": recipe.bf16 and recipe.lora is None,
+        "seed": run.seed % 2**32,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "logging_nan_inf_filter": False,
+        "logging_first_step": True,
+    }
+
+
+class _Reports(TrainerCallback):
+    """Progress and logged points go to the lease; checkpoints happen when they are due."""
+
+    def __init__(self, attempt: Attempt, is_due: Callable[[int], bool]) -> None:
+        self._attempt, self._is_due = attempt, is_due
+        self._last = (time.monotonic(), attempt.tokens)
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Progress; is a checkpoint due?"""
+        self._attempt.lease.report(state.global_step, self._attempt.tokens)
+        control.should_save = self._is_due(state.global_step)
+        return control
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """One logged point."""
+        if not logs or "train_runtime" in logs:
+            return
+        values = {name: value for name, value in logs.items() if isinstance(value, (int, float)) and name != "epoch"}
+        now, tokens = time.monotonic(), self._attempt.tokens
+        values["tokens_per_s"] = (tokens - self._last[1]) / max(now - self._last[0], 1e-9)
+        self._last = (now, tokens)
+        self._attempt.lease.log(state.global_step, values)
+
+
+class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
+    """Mixin: put it before a TRL trainer, and call `follow` once after construction."""
+
+    attempt: Attempt
+    checkpoint_every_steps: int
+
+    def follow(self, attempt: Attempt, checkpoint_every_steps: int) -> None:
+        """Report to this attempt's lease."""
+        self.attempt, self.checkpoint_every_steps = attempt, checkpoint_every_steps
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Reports(attempt, self.checkpoint_is_due))
+
+    def checkpoint_is_due(self, step: int) -> bool:
+        """Whether the state after `step` steps is kept."""
+        return step % self.checkpoint_every_steps == 0 or step == self.args.max_steps
+
+    def after_checkpoint(self, step: int) -> None:
+        """Called when the checkpoint of `step` is durable."""
+
+    def train_to_the_end(self) -> None:
+        """Train from the newest checkpoint, or from the start; afterwards the last checkpoint is durable."""
+        newest = self.attempt.store.latest()
+        if newest is None:
+            self.train()
+            return
+        log.info("run %s goes on from step %d", self.attempt.lease.run_id, newest.step)
+        self.attempt.load_state(newest.directory)
+        self.attempt.lease.report(newest.step, self.attempt.tokens)
+        self.after_resume(newest.step)
+        if newest.step < self.args.max_steps:
+            self.train(resume_from_checkpoint=str(newest.directory))
+        else:
+            self._load_from_checkpoint(str(newest.directory))
+
+    def after_resume(self, step: int) -> None:
+        """Called before training goes on from the checkpoint of `step`."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch; its loss must be a number."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._not_a_number("loss", float(loss))
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            raise self._not_a_number("gradient", float(norm))
+        return norm
+
+    def _not_a_number(self, what: str, value: float) -> RunError:
+        return RunError(
+            RunFailure.NOT_A_NUMBER,
+            f"The {what} of step {self.state.global_step + 1} is {value}. Lower learning_rate or max_grad_norm.",
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        staging = self.attempt.store.clear_staging()
+        self.args.output_dir = str(staging)
+        Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  not TRL's, which writes a model card
+        written = staging / f"checkpoint-{step}"
+        (written / "training_args.bin").unlink(missing_ok=True)
+        self.attempt.save_state(written)
+        self.attempt.store.commit(written, step)
+        self.attempt.lease.checkpoint_saved(step)
+        self.after_checkpoint(step)

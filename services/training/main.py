@@ -1,0 +1,31 @@
+"""Wiring of the training API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.training import api
+from services.training.settings import TrainingSettings
+from shared import web
+from shared.bus import create_celery
+from shared.db import Database
+from shared.log import configure_logging
+
+
+def create_app(settings: TrainingSettings | None = None) -> FastAPI:
+    """The API process. Reads the environment when no settings are given."""
+    resolved = settings or TrainingSettings()
+    configure_logging()
+    database = Database(resolved.database_url)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await database.close()
+
+    app = web.create_app("training", resolved, lifespan, database.ping)
+    app.state.database = database
+    app.state.celery = create_celery("training", resolved.redis_url)
+    app.include_router(api.router)
+    return app

@@ -1,0 +1,208 @@
+"""Policies in the trainer: load the one to start from, keep it as KL reference, publish what was trained.
+
+Weights are safetensors. A published checkpoint has every file of its start but the weights unchanged (tokenizer, chat
+template); a published adapter has the same bytes whenever the same weights are published, so registering is idempotent.
+"""
+
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from services.training.client import Peers
+from services.training.failures import RunError
+from shared.artifacts import HASH_FILE, fetch_directory, publish_directory
+from shared.contracts.policies import Policy, PolicyIn, PolicyKind
+from shared.contracts.recipe import LoraRecipe
+from shared.contracts.runs import RunFailure
+from shared.errors import HeadwaterError
+
+_NOT_COPIED = (".safetensors", ".bin", ".pt", ".gguf", ".index.json", HASH_FILE, "README.md")
+_TRAINABLE_KINDS = (PolicyKind.BASE, PolicyKind.CHECKPOINT, PolicyKind.ADAPTER)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The start policy on this machine: the directory of full weights, and of an adapter when it is one."""
+
+    policy: Policy
+    base: Policy
+    base_directory: Path
+    adapter_directory: Path | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model to train, its tokenizer and its KL reference (None when there is no KL term)."""
+
+    model: Any
+    tokenizer: Any
+    reference: "Reference | None"
+
+
+class Reference:
+    """pi_ref, the start policy: the model with its new adapter disabled, or a frozen copy."""
+
+    def __init__(self, frozen: Any | None) -> None:
+        self.frozen = frozen
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[Any]:
+        """The reference model, without gradients; `model` is the one in training."""
+        with torch.no_grad():
+            if self.frozen is not None:
+                yield self.frozen
+            else:
+                with model.disable_adapter():
+                    yield model
+
+
+async def fetch_start(peers: Peers, policy_id: UUID, cache: Path) -> Start:
+    """The start policy from the registry, its files verified. Raises: RunError `bad_model`."""
+    try:
+        policy = await peers.policy(policy_id)
+        if policy.kind not in _TRAINABLE_KINDS:
+            raise _bad_model(policy, f"a policy of kind '{policy.kind}' has no weights; start from one that has")
+        base, adapter_directory = policy, None
+        if policy.kind is PolicyKind.ADAPTER:
+            if policy.base_policy_id is None:
+                raise _bad_model(policy, "the adapter names no base policy")
+            base = await peers.policy(policy.base_policy_id)
+            adapter_directory = fetch_directory(policy.uri, policy.content_hash, cache)
+        return Start(policy, base, fetch_directory(base.uri, base.content_hash, cache), adapter_directory)
+    except HeadwaterError as error:
+        if error.status not in (404, 409):
+            raise
+        raise RunError(RunFailure.BAD_MODEL, f"Policy {policy_id} cannot be loaded: {error.message}") from error
+
+
+def load(start: Start, lora: LoraRecipe | None, *, bf16: bool, kl: bool, seed: int) -> Loaded:
+    """The start policy ready for training: whole (`lora` None) or with an adapter. Raises: RunError `bad_model`.
+
+    An adapter policy is trained on as that adapter, or merged for full fine-tuning.
+    """
+    tokenizer = _load_tokenizer(start)
+    # A frozen base may stay in bf16; weights in training are float32 (with autocast, when the recipe says bf16).
+    dtype = torch.bfloat16 if bf16 and lora is not None else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(start.base_directory, dtype=dtype)
+        if start.adapter_directory is not None:
+            model = PeftModel.from_pretrained(model, start.adapter_directory, is_trainable=lora is not None)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _bad_model(start.policy, str(error).splitlines()[0][:300]) from error
+    model.config.use_cache = False
+    if lora is None:
+        model = model.merge_and_unload() if start.adapter_directory is not None else model
+        return Loaded(model, tokenizer, Reference(_frozen_copy(model)) if kl else None)
+    if start.adapter_directory is not None:
+        _check_rank(start.policy, model.peft_config["default"], lora)
+        return Loaded(model, tokenizer, Reference(_frozen_copy(model)) if kl else None)
+    set_seed(seed)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return Loaded(get_peft_model(model, config), tokenizer, Reference(None) if kl else None)
+
+
+def save_policy(model: Any, start: Start, directory: Path) -> PolicyKind:
+    """Write what is published: an adapter, or the whole model with the start's other files; returns the kind."""
+    directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, PeftModel):
+        model.save_pretrained(directory, save_embedding_layers=False)
+        (directory / "README.md").unlink(missing_ok=True)
+        path = directory / "adapter_config.json"
+        config = json.loads(path.read_text())
+        config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
+        path.write_text(json.dumps(config, indent=2, sort_keys=True))
+        return PolicyKind.ADAPTER
+    model.save_pretrained(directory)
+    for path in start.base_directory.iterdir():
+        if path.is_file() and not path.name.endswith(_NOT_COPIED):
+            shutil.copyfile(path, directory / path.name)
+    return PolicyKind.CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes versions of one run's policy."""
+
+    peers: Peers
+    start: Start
+    artifacts_url: str
+    campaign_id: UUID
+    run_id: UUID
+
+    def write(self, model: Any, name: str) -> tuple[PolicyKind, str, str]:
+        """Store the model as an artifact; returns kind, uri and content hash."""
+        with tempfile.TemporaryDirectory(prefix="headwater-policy-") as scratch:
+            kind = save_policy(model, self.start, Path(scratch))
+            uri, content_hash = publish_directory(
+                Path(scratch), self.artifacts_url, f"policies/{self.campaign_id}/{name}"
+            )
+        return kind, uri, content_hash
+
+    async def publish(self, written: tuple[PolicyKind, str, str], name: str, version: int, step: int) -> Policy:
+        """Register what `write` stored; again is harmless."""
+        kind, uri, content_hash = written
+        return await self.peers.register(
+            PolicyIn(
+                campaign_id=self.campaign_id,
+                name=name,
+                kind=kind,
+                version=version,
+                uri=uri,
+                content_hash=content_hash,
+                base_policy_id=self.start.base.id if kind is PolicyKind.ADAPTER else None,
+                parent_policy_id=self.start.policy.id,
+                run_id=self.run_id,
+                step=step,
+            )
+        )
+
+
+def _load_tokenizer(start: Start) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(start.base_directory)
+    except (OSError, ValueError, KeyError) as error:
+        raise _bad_model(start.policy, f"its tokenizer: {str(error).splitlines()[0][:300]}") from error
+    if not tokenizer.chat_template:
+        raise _bad_model(start.policy, "its tokenizer has no chat template")
+    if tokenizer.eos_token_id is None:
+        raise _bad_model(start.policy, "its tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _frozen_copy(model: Any) -> Any:
+    frozen = copy.deepcopy(model)
+    frozen.requires_grad_(requires_grad=False)
+    return frozen.eval()
+
+
+def _check_rank(policy: Policy, config: Any, lora: LoraRecipe) -> None:
+    if (config.r, config.lora_alpha) != (lora.rank, lora.alpha):
+        raise _bad_model(
+            policy,
+            f"its adapter has rank {config.r} and alpha {config.lora_alpha}, the recipe says {lora.rank} and "
+            f"{lora.alpha}; use the same in every stage, or lora = null to merge it",
+        )
+
+
+def _bad_model(policy: Policy, why: str) -> RunError:
+    return RunError(RunFailure.BAD_MODEL, f"Policy '{policy.name}' at {policy.uri} cannot be trained: {why}.")

@@ -1,0 +1,219 @@
+"""Every query on training's tables.
+
+Invariant: whatever a trainer writes is conditional on its fencing token and on the run still running; a statement that
+touches no row means that the lease was lost (to a newer worker, or by cancellation).
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.elements import ColumnElement
+
+from services.training.models import run_metrics, runs
+from shared.contracts.runs import RunFailure, RunIn, RunMetric, RunState
+
+# `*` so that a row of any columns is one.
+RunRow = Row[*tuple[Any, ...]]
+
+
+def _lease_is_over() -> ColumnElement[bool]:
+    return (runs.c.state == RunState.RUNNING) & (runs.c.lease_expires_at < func.now())
+
+
+def _run_columns() -> tuple[Any, ...]:
+    """Every column, and `claimable`: queued, or running without a living trainer."""
+    return (*runs.c, or_(runs.c.state == RunState.QUEUED, _lease_is_over()).label("claimable"))
+
+
+async def insert_run(session: AsyncSession, run_id: UUID, run: RunIn, steps: int) -> bool:
+    """Store a new run; False when (campaign, key) exists."""
+    statement = (
+        insert(runs)
+        .values(
+            id=run_id,
+            campaign_id=run.campaign_id,
+            key=run.key,
+            spec=run.model_dump(mode="json"),
+            state=RunState.QUEUED,
+            steps=steps,
+        )
+        .on_conflict_do_nothing(constraint="runs_campaign_key")
+        .returning(runs.c.id)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def run_by_id(session: AsyncSession, run_id: UUID) -> RunRow | None:
+    """One run."""
+    return (await session.execute(select(*_run_columns()).where(runs.c.id == run_id))).first()
+
+
+async def run_by_key(session: AsyncSession, campaign_id: UUID, key: str) -> RunRow | None:
+    """The run of a campaign with this key."""
+    statement = select(*_run_columns()).where(runs.c.campaign_id == campaign_id, runs.c.key == key)
+    return (await session.execute(statement)).first()
+
+
+async def list_runs(
+    session: AsyncSession, campaign_id: UUID | None, state: RunState | None, limit: int
+) -> Sequence[RunRow]:
+    """Runs, oldest first. An expired lease counts as queued."""
+    statement = select(*_run_columns()).order_by(runs.c.created_at, runs.c.id).limit(limit)
+    if campaign_id is not None:
+        statement = statement.where(runs.c.campaign_id == campaign_id)
+    if state is RunState.QUEUED:
+        statement = statement.where(or_(runs.c.state == RunState.QUEUED, _lease_is_over()))
+    elif state is RunState.RUNNING:
+        statement = statement.where(runs.c.state == state, ~_lease_is_over())
+    elif state is not None:
+        statement = statement.where(runs.c.state == state)
+    return (await session.execute(statement)).all()
+
+
+async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: float) -> RunRow | None:
+    """Lease a run that waits or whose lease is over, with the next fencing token; None when there is nothing to take.
+
+    Two workers that ask at once do not wait for each other: the row is skipped when it is locked.
+    """
+    free = (
+        select(runs.c.id)
+        .where(
+            runs.c.id == run_id,
+            or_(runs.c.state == RunState.QUEUED, _lease_is_over()),
+            or_(runs.c.not_before.is_(None), runs.c.not_before <= func.now()),
+        )
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    statement = (
+        update(runs)
+        .where(runs.c.id == free)
+        .values(
+            state=RunState.RUNNING,
+            fence=runs.c.fence + 1,
+            attempts=runs.c.attempts + 1,
+            stalled_attempts=runs.c.stalled_attempts + 1,
+            worker=worker,
+            lease_expires_at=func.now() + timedelta(seconds=lease_s),
+            started_at=func.coalesce(runs.c.started_at, func.now()),
+        )
+        .returning(*runs.c)
+    )
+    return (await session.execute(statement)).first()
+
+
+async def _fenced(session: AsyncSession, run_id: UUID, fence: int, **values: object) -> bool:
+    statement = (
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.fence == fence, runs.c.state == RunState.RUNNING)
+        .values(**values)
+        .returning(runs.c.id)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def beat(session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int, lease_s: float) -> bool:
+    """Extend the lease and record progress; False when the lease is lost."""
+    lease_expires_at = func.now() + timedelta(seconds=lease_s)
+    return await _fenced(session, run_id, fence, step=step, tokens=tokens, lease_expires_at=lease_expires_at)
+
+
+async def record_checkpoint(session: AsyncSession, run_id: UUID, fence: int, step: int) -> bool:
+    """A checkpoint of `step` is durable: the attempt made progress; False when the lease is lost."""
+    return await _fenced(session, run_id, fence, checkpoint_step=step, stalled_attempts=0)
+
+
+async def record_success(
+    session: AsyncSession, run_id: UUID, fence: int, policy_id: UUID, policy_version: int, step: int, tokens: int
+) -> bool:
+    """The run is over and its policy registered; False when the lease is lost."""
+    return await _fenced(
+        session,
+        run_id,
+        fence,
+        state=RunState.SUCCEEDED,
+        policy_id=policy_id,
+        policy_version=policy_version,
+        step=step,
+        tokens=tokens,
+        message="",
+        failure=None,
+        lease_expires_at=None,
+        finished_at=func.now(),
+    )
+
+
+async def record_failure(session: AsyncSession, run_id: UUID, fence: int, failure: RunFailure, message: str) -> bool:
+    """The run is over with a named reason; False when the lease is lost."""
+    return await _fenced(
+        session,
+        run_id,
+        fence,
+        state=RunState.FAILED,
+        failure=failure,
+        message=message,
+        lease_expires_at=None,
+        finished_at=func.now(),
+    )
+
+
+async def requeue(
+    session: AsyncSession, run_id: UUID, fence: int, message: str, delay_s: float, *, blameless: bool
+) -> bool:
+    """Give the run back, to be resumed from its checkpoint after `delay_s`; `blameless` does not count the attempt."""
+    return await _fenced(
+        session,
+        run_id,
+        fence,
+        state=RunState.QUEUED,
+        message=message,
+        not_before=func.now() + timedelta(seconds=delay_s),
+        lease_expires_at=None,
+        stalled_attempts=func.greatest(runs.c.stalled_attempts - int(blameless), 0),
+    )
+
+
+async def cancel(session: AsyncSession, run_id: UUID) -> bool:
+    """End a run that is not over; its trainer loses the lease. False when it was over."""
+    statement = (
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.state.in_([RunState.QUEUED, RunState.RUNNING]))
+        .values(state=RunState.CANCELLED, lease_expires_at=None, finished_at=func.now())
+        .returning(runs.c.id)
+    )
+    return (await session.execute(statement)).first() is not None
+
+
+async def open_run_ids(session: AsyncSession) -> Sequence[UUID]:
+    """Runs that wait for a worker."""
+    statement = select(runs.c.id).where(or_(runs.c.state == RunState.QUEUED, _lease_is_over()))
+    return (await session.execute(statement.order_by(runs.c.created_at))).scalars().all()
+
+
+async def upsert_metrics(session: AsyncSession, run_id: UUID, metrics: Sequence[RunMetric]) -> None:
+    """Store logged points; a resumed attempt overwrites the steps that it repeats."""
+    if not metrics:
+        return
+    rows = [{"run_id": run_id, "step": metric.step, "values": metric.values, "at": metric.at} for metric in metrics]
+    statement = insert(run_metrics)
+    statement = statement.on_conflict_do_update(
+        index_elements=[run_metrics.c.run_id, run_metrics.c.step],
+        set_={"values": statement.excluded["values"], "at": statement.excluded.at},
+    )
+    await session.execute(statement, rows)
+
+
+async def list_metrics(session: AsyncSession, run_id: UUID, after: int, limit: int) -> Sequence[RunRow]:
+    """Logged points of a run in the order of their steps, beginning after step `after`."""
+    statement = (
+        select(run_metrics.c.step, run_metrics.c["values"].label("logged"), run_metrics.c.at)
+        .where(run_metrics.c.run_id == run_id, run_metrics.c.step > after)
+        .order_by(run_metrics.c.step)
+        .limit(limit)
+    )
+    return (await session.execute(statement)).all()

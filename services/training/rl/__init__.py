@@ -1,0 +1,1 @@
+"""Reinforcement learning: rewards to advantages, batches to tensors, the loss, the trainer."""

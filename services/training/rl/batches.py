@@ -1,0 +1,162 @@
+"""Leased groups to rows of tokens, actions and advantages. Stored token ids are used as they are; no text is tokenised.
+
+An action is what has ONE ratio: the whole response at the outcome level, one segment at the process level.
+Left out of baseline and loss: unscored responses, responses without tokens, and whole groups of equal rewards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance, leave_one_out
+from services.training.rl.rewards import action_rewards, outcome_reward, verification_rewards
+from shared.contracts.base import unpack_float32, unpack_int32
+from shared.contracts.generation import FinishReason
+from shared.contracts.orders import Group, ResponseIn
+from shared.contracts.recipe import RewardLevel
+from shared.contracts.verdicts import SegmentKind, Verdict
+from shared.trajectories import segments as trajectories
+
+UNTRAINED = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One response to train on.
+
+    `actions` has one entry per response token: its action, or UNTRAINED. `advantages` and `weights` have one per
+    action; the weights of a batch sum to 1 (S2R: mean over responses of the mean over a response's actions).
+    """
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    old_logprobs: list[float]
+    actions: list[int]
+    advantages: list[float]
+    weights: list[float]
+
+
+@dataclass
+class Plan:
+    """What one step trains on, and what was left out and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A scored response with tokens, and what it earned: one reward (outcome level) or one per segment."""
+
+    prompt_ids: list[int]
+    response: ResponseIn
+    rewards: tuple[Reward, ...]
+
+
+def plan_batch(
+    groups: Sequence[Group], level: RewardLevel, baseline: BatchBaseline | RunningBaseline, policy_version: int
+) -> Plan:
+    """Rows and metrics of a leased batch. `policy_version` is the trainer's newest, for the staleness metrics."""
+    scored_groups = [_scored(group, level) for group in groups]
+    trained = [group for group in scored_groups if has_variance([scored.rewards for scored in group])]
+    if level is RewardLevel.OUTCOME:
+        advantages: list[list[Reward]] = [
+            [advantage] for group in trained for advantage in leave_one_out([_outcome(scored) for scored in group])
+        ]
+    else:
+        advantages = baseline.advantages([scored.rewards for group in trained for scored in group])
+    responses = [scored for group in trained for scored in group]
+    drafts = [_draft(scored, advantages_A, level) for scored, advantages_A in zip(responses, advantages, strict=True)]
+    rows = [draft for draft in drafts if any(draft.weights)]
+    rows = [_weighted(row, len(rows)) for row in rows]
+    return Plan(rows, _metrics(groups, scored_groups, len(trained), rows, policy_version))
+
+
+def token_actions(response: ResponseIn, level: RewardLevel) -> list[int]:
+    """The action of each response token; `observe` (written by a tool) is UNTRAINED. The end token is the last action's."""
+    token_ends, scored_segments = unpack_int32(response.token_ends), response.verdict.segments
+    if not scored_segments:
+        return [0] * len(token_ends)
+    segments = [
+        trajectories.Segment(trajectories.SegmentKind(segment.kind), segment.start, segment.end)
+        for segment in scored_segments
+    ]
+    actions: list[int] = []
+    spans = trajectories.segment_token_spans(token_ends, segments)
+    for index, (segment, (first, last)) in enumerate(zip(scored_segments, spans, strict=True)):
+        action = 0 if level is RewardLevel.OUTCOME else index
+        actions += [UNTRAINED if segment.kind is SegmentKind.OBSERVE else action] * (last - first)
+    return actions
+
+
+def _scored(group: Group, level: RewardLevel) -> list[_Scored]:
+    prompt_ids = unpack_int32(group.prompt_token_ids)
+    return [
+        _Scored(prompt_ids, response, _rewards(response.verdict, level))
+        for response in group.responses
+        if prompt_ids and response.token_ids and outcome_reward(response.verdict) is not None
+    ]
+
+
+def _rewards(verdict: Verdict, level: RewardLevel) -> tuple[Reward, ...]:
+    return (outcome_reward(verdict),) if level is RewardLevel.OUTCOME else tuple(action_rewards(verdict))
+
+
+def _outcome(scored: _Scored) -> float:
+    reward = scored.rewards[0]
+    if reward is None:
+        raise ValueError("an unscored response has no place in a baseline")
+    return reward
+
+
+def _draft(scored: _Scored, advantages_A: Sequence[Reward], level: RewardLevel) -> Row:
+    """A row whose weights are 1 for the actions that are trained on: those with an advantage and a token."""
+    actions = token_actions(scored.response, level)
+    present = set(actions)
+    is_trained = [advantage is not None and index in present for index, advantage in enumerate(advantages_A)]
+    return Row(
+        scored.prompt_ids,
+        unpack_int32(scored.response.token_ids),
+        unpack_float32(scored.response.logprobs),
+        [action if action != UNTRAINED and is_trained[action] else UNTRAINED for action in actions],
+        [advantage or 0.0 for advantage in advantages_A],
+        [float(trained) for trained in is_trained],
+    )
+
+
+def _weighted(row: Row, rows: int) -> Row:
+    share = 1.0 / (rows * sum(row.weights))
+    weights = [weight * share for weight in row.weights]
+    return Row(row.prompt_ids, row.token_ids, row.old_logprobs, row.actions, row.advantages, weights)
+
+
+def _metrics(
+    groups: Sequence[Group],
+    scored_groups: Sequence[Sequence[_Scored]],
+    trained_groups: int,
+    rows: Sequence[Row],
+    policy_version: int,
+) -> dict[str, float]:
+    responses = [response for group in groups for response in group.responses]
+    verdicts = [response.verdict for response in responses]
+    outcomes = [reward for verdict in verdicts if (reward := outcome_reward(verdict)) is not None]
+    staleness = [policy_version - group.policy_version for group in groups]
+    verifications = verification_rewards(verdicts)
+    values: dict[str, Sequence[float]] = {
+        "reward_mean": [
+            reward for group in scored_groups for item in group for reward in item.rewards if reward is not None
+        ],
+        "accuracy": [float(reward > 0) for reward in outcomes],
+        "verification_accuracy": [float(reward > 0) for reward in verifications],
+        "unparsed_rate": [float(verdict.unparsed is not None) for verdict in verdicts],
+        "unscored_rate": [float(outcome_reward(verdict) is None) for verdict in verdicts],
+        "truncated_rate": [float(response.finish_reason is FinishReason.LENGTH) for response in responses],
+        "response_tokens": [float(len(unpack_int32(response.token_ids))) for response in responses],
+        "staleness_mean": [float(versions) for versions in staleness],
+    }
+    means = {name: fmean(items) for name, items in values.items() if items}
+    return means | {
+        "zero_variance_rate": 1.0 - trained_groups / max(len(groups), 1),
+        "staleness_max": float(max(staleness, default=0)),
+        "rows_trained": float(len(rows)),
+    }

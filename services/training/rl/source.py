@@ -1,0 +1,79 @@
+"""Where RL's batches come from: leased from the pool step by step, acknowledged when a durable checkpoint has them."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from services.training.failures import RunError
+from services.training.lease import RunLease
+from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared.contracts.recipe import RlRecipe
+from shared.contracts.runs import RunFailure
+from shared.errors import HeadwaterError
+
+log = logging.getLogger(__name__)
+POLL_S = 0.5
+BATCH_LEASE_S = 3600.0
+
+
+@dataclass
+class BatchSource:
+    """Leases one batch a step. `unacknowledged`: (batch, step) pairs that no acknowledged checkpoint has yet."""
+
+    lease: RunLease
+    order_id: UUID
+    recipe: RlRecipe
+    policy_version: int
+    unacknowledged: list[tuple[UUID, int]] = field(default_factory=list)
+    sleep: Callable[[float], None] = time.sleep
+
+    def next_batch(self, step: int) -> tuple[BatchLease, float]:
+        """The batch of `step` and the seconds waited for it. Raises: RunError `no_progress` after stall_timeout_s."""
+        request = BatchLeaseRequest(
+            order_id=self.order_id,
+            run_id=self.lease.run_id,
+            step=step,
+            fence=self.lease.fence,
+            groups=self.recipe.groups_per_step,
+            policy_version=self.policy_version,
+            max_staleness=self.recipe.max_staleness,
+            lease_s=BATCH_LEASE_S,
+        )
+        asked_at = time.monotonic()
+        dropped_stale = 0
+        while True:
+            batch = self.lease.wait(self.lease.peers.lease_batch(request))
+            dropped_stale += batch.dropped_stale
+            waited_s = time.monotonic() - asked_at
+            if batch.batch_id is not None:
+                self.unacknowledged.append((batch.batch_id, step))
+                return batch.model_copy(update={"dropped_stale": dropped_stale}), waited_s
+            if waited_s > self.recipe.stall_timeout_s:
+                raise RunError(
+                    RunFailure.NO_PROGRESS,
+                    f"Step {step + 1} waited {waited_s:.0f} s for {request.groups} groups of order {self.order_id}; "
+                    f"{batch.waiting} wait, {dropped_stale} were too old. Is a sampling worker running, and are there "
+                    "questions in the states that the recipe names?",
+                )
+            self.sleep(min(POLL_S, self.recipe.stall_timeout_s / 10))
+
+    def acknowledge(self, checkpoint_step: int) -> None:
+        """Acknowledge the batches of the steps that are in the durable checkpoint of `checkpoint_step`."""
+        for batch_id, step in [item for item in self.unacknowledged if item[1] < checkpoint_step]:
+            acknowledgement = BatchAck(run_id=self.lease.run_id, step=step, fence=self.lease.fence)
+            try:
+                self.lease.wait(self.lease.peers.acknowledge(batch_id, acknowledgement))
+            except HeadwaterError as error:
+                if error.code not in ("batch_lost", "not_found"):
+                    raise
+                log.warning("batch %s of step %d was not acknowledged: %s", batch_id, step, error.message)
+            self.unacknowledged.remove((batch_id, step))
+
+    def resume(self, checkpoint_step: int, unacknowledged: list[tuple[UUID, int]]) -> None:
+        """After a crash: acknowledge what the checkpoint has, give back what came after it."""
+        self.unacknowledged = unacknowledged
+        self.acknowledge(checkpoint_step)
+        release = BatchRelease(run_id=self.lease.run_id, fence=self.lease.fence, from_step=checkpoint_step)
+        self.lease.wait(self.lease.peers.release(release))

@@ -1,0 +1,67 @@
+"""An RL run from standing order to trained model, publishing a new version every few steps."""
+
+from typing import Any
+from uuid import UUID
+
+from services.training.failures import RunError
+from services.training.loop import Attempt
+from services.training.policies import Publisher, load
+from services.training.rl.advantages import BatchBaseline, RunningBaseline
+from services.training.rl.source import BatchSource
+from services.training.rl.trainer import RolloutTrainer, make_rl_trainer
+from shared.contracts.recipe import RewardLevel, RlRecipe
+from shared.contracts.runs import RunFailure, RunIn
+
+
+def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
+    """Train on the run's order; returns the model. Raises: RunError `no_progress`, `bad_model`, `not_a_number`."""
+    run, recipe = attempt.run, attempt.run.rl
+    if recipe is None or run.order_id is None:
+        raise RunError(RunFailure.CRASHED, "The run has no order or no recipe.")
+    loaded = load(attempt.start, recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=run.seed)
+    trainer = make_rl_trainer(run, recipe, loaded, attempt.store.staging)
+    trainer.source = BatchSource(attempt.lease, run.order_id, recipe, attempt.start.policy.version)
+    is_running = recipe.level is RewardLevel.PROCESS and recipe.baseline == "running"
+    trainer.baseline = RunningBaseline() if is_running else BatchBaseline()
+
+    def checkpointed(step: int) -> None:
+        trainer.source.acknowledge(step)
+        publish_if_due(attempt, publisher, trainer, step)
+
+    def resumed(step: int) -> None:
+        pending = [(UUID(batch_id), number) for batch_id, number in attempt.state.get("unacknowledged", [])]
+        trainer.source.resume(step, pending)
+        trainer.source.policy_version = newest_version(run, recipe, step, attempt.start.policy.version)
+        if "baseline" in attempt.state:
+            trainer.baseline = RunningBaseline.restore(attempt.state["baseline"])
+
+    trainer.checkpointed, trainer.resumed = checkpointed, resumed
+    trainer.follow(attempt, recipe.checkpoint_every_steps)
+    trainer.train_to_the_end()
+    return trainer.model
+
+
+def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrainer, step: int) -> None:
+    """Publish an intermediate version, load it into the engine, and let the order sample with it."""
+    run, recipe = attempt.run, trainer.recipe
+    if run.order_id is None or step % recipe.publish_every_steps != 0 or step >= recipe.steps:
+        return
+    name, version = f"{run.publish_name}-step-{step}", newest_version(run, recipe, step, 0)
+    written, peers = publisher.write(trainer.model, name), attempt.lease.peers
+    policy = attempt.lease.wait(publisher.publish(written, name, version, step))
+    attempt.lease.wait(peers.make_live(policy.id))
+    attempt.lease.wait(peers.use_policy(run.order_id, policy))
+    trainer.source.policy_version = version
+
+
+def newest_version(run: RunIn, recipe: RlRecipe, step: int, start_version: int) -> int:
+    """The newest version that is published once the checkpoint of `step` is durable."""
+    published = step // recipe.publish_every_steps
+    return run.first_version + published - 1 if published else start_version
+
+
+def final_version(run: RunIn) -> int:
+    """The version of the policy that an RL run ends with: one more than its last intermediate one."""
+    if run.rl is None:
+        raise ValueError("not an rl run")
+    return run.first_version + (run.rl.steps - 1) // run.rl.publish_every_steps

@@ -1,0 +1,142 @@
+"""The RL trainer: TRL's GRPO loop on rollouts leased from the pool, with S2R's advantages and per-action ratios.
+
+Of GRPOTrainer only the loop is used (batches, accumulation, optimiser, schedule, resuming, the fused LM head): it
+generates nothing, scores nothing and loads no reference model.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from services.training.loop import RunTrainer, trainer_arguments
+from services.training.policies import Loaded, Reference
+from services.training.rl.advantages import BatchBaseline, RunningBaseline
+from services.training.rl.batches import UNTRAINED, plan_batch
+from services.training.rl.losses import Statistics, clipped_surrogate, kl_advantages, statistics, token_kl
+from services.training.rl.source import BatchSource
+from services.training.rl.tensors import pad_rows, trim
+from services.training.sft.order import micro_batch_size
+from services.training.sft.rows import IGNORED
+from shared.contracts.recipe import RlRecipe
+from shared.contracts.runs import RunIn
+
+
+class RolloutTrainer(RunTrainer, GRPOTrainer):
+    """One optimiser step a leased batch."""
+
+    recipe: RlRecipe
+    source: BatchSource
+    baseline: BatchBaseline | RunningBaseline
+    reference: Reference | None
+    checkpointed: Callable[[int], None]
+    resumed: Callable[[int], None]
+    _statistics: list[Statistics]
+
+    def checkpoint_is_due(self, step: int) -> bool:
+        """A version is published from a checkpoint, so that a published version is never trained again differently."""
+        return super().checkpoint_is_due(step) or step % self.recipe.publish_every_steps == 0
+
+    def after_checkpoint(self, step: int) -> None:
+        """Acknowledge and publish."""
+        self.checkpointed(step)
+
+    def after_resume(self, step: int) -> None:
+        """Give back what was leased after the checkpoint."""
+        self.resumed(step)
+
+    def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
+        """The batch of this step as tensors; called once a step, before its first micro-batch."""
+        batch, waited_s = self.source.next_batch(self.state.global_step)
+        plan = plan_batch(batch.groups, self.recipe.level, self.baseline, self.source.policy_version)
+        for name, value in (plan.metrics | {"wait_s": waited_s, "dropped_stale": float(batch.dropped_stale)}).items():
+            self._metrics["train"][name].append(value)
+        self._statistics = []
+        tensors = pad_rows(plan.rows, self._tokenizer.pad_token_id, self.args.gradient_accumulation_steps)
+        self.attempt.tokens += int(tensors["attention_mask_B_T"].sum())
+        self._remember()
+        return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        """The loss of one micro-batch; the weights of a whole batch sum to 1, so micro-batches add up."""
+        batch = trim(inputs)
+        actions_B_T, weights_B_A = batch["actions_B_T"], batch["weights_B_A"]
+        logprobs_B_T = self._token_logprobs(model, batch)
+        # Column t of the log-probabilities is about token t + 1.
+        actions_B_T, old_logprobs_B_T = actions_B_T[:, 1:], batch["old_logprobs_B_T"][:, 1:]
+        advantages_B_A, kl_B_T = batch["advantages_B_A"], torch.zeros_like(logprobs_B_T)
+        if self.reference is not None:
+            with self.reference.of(model) as reference:
+                reference_B_T = self._token_logprobs(reference, batch)
+            beta = self.recipe.kl_beta
+            advantages_B_A = kl_advantages(advantages_B_A, logprobs_B_T, reference_B_T, actions_B_T, beta)
+            kl_B_T = token_kl(logprobs_B_T, reference_B_T)
+        loss, ratios_B_A, clipped_B_A = clipped_surrogate(
+            logprobs_B_T, old_logprobs_B_T, actions_B_T, advantages_B_A, weights_B_A, self.recipe.clip
+        )
+        self._statistics.append(statistics(ratios_B_A, clipped_B_A, weights_B_A, kl_B_T, actions_B_T))
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the step's ratio, clip and KL figures."""
+        actions = sum(item.actions for item in self._statistics)
+        tokens = sum(item.tokens for item in self._statistics)
+        if actions:
+            logs["ratio_mean"] = sum(item.ratio_sum for item in self._statistics) / actions
+            logs["clip_fraction"] = sum(item.clipped for item in self._statistics) / actions
+        if tokens and self.reference is not None:
+            logs["kl"] = sum(item.kl_sum for item in self._statistics) / tokens
+        self._statistics = []
+        super().log(logs, start_time)
+
+    def _token_logprobs(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
+        """logprobs_B_T of tokens 1..T-1, zero where no action is."""
+        input_ids_B_T = batch["input_ids_B_T"]
+        labels_B_T = input_ids_B_T.masked_fill(batch["actions_B_T"] == UNTRAINED, IGNORED)
+        with self.accelerator.autocast():
+            output = model(
+                input_ids=input_ids_B_T,
+                attention_mask=batch["attention_mask_B_T"],
+                labels=labels_B_T,
+                fused_lm_head=True,
+            )
+        logprobs_B_T: Tensor = output.log_probs.float()
+        return logprobs_B_T
+
+    def _remember(self) -> None:
+        """What a checkpoint after this step has to know beside weights and optimiser."""
+        state = self.attempt.state
+        state["unacknowledged"] = [[str(batch_id), step] for batch_id, step in self.source.unacknowledged]
+        if isinstance(self.baseline, RunningBaseline):
+            state["baseline"] = self.baseline.dump()
+
+
+def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path) -> RolloutTrainer:
+    """A trainer that takes `recipe.steps` steps of groups_per_step * k responses."""
+    responses = recipe.groups_per_step * recipe.k
+    micro = micro_batch_size(responses, recipe.micro_batch_size)
+    arguments = GRPOConfig(
+        **trainer_arguments(run, recipe, staging, responses, micro),
+        logging_steps=1,
+        num_generations=recipe.k,
+        beta=0.0,
+        shuffle_dataset=False,
+        # The engine's log-probabilities are those of the untempered distribution.
+        temperature=1.0,
+        remove_unused_columns=False,
+    )
+    # TRL wants a data set of prompts; ours come with the batches, so it only counts.
+    numbers = Dataset.from_dict({"prompt": [""] * (recipe.steps * recipe.groups_per_step)})
+    trainer = RolloutTrainer(
+        model=loaded.model, args=arguments, train_dataset=numbers, processing_class=loaded.tokenizer
+    )
+    if loaded.reference is not None and loaded.reference.frozen is not None:
+        frozen = loaded.reference.frozen
+        add_fused_lm_head(frozen.get_base_model() if hasattr(frozen, "get_base_model") else frozen)
+    trainer.recipe, trainer.reference = recipe, loaded.reference
+    return trainer

@@ -1,0 +1,22 @@
+"""Training's settings: the addresses of everything, and how long a silent trainer keeps its run."""
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class TrainingSettings(Settings):
+    """`HEADWATER_TRAINING_*` beside the common addresses.
+
+    A trainer that stays silent for `training_lease_s` loses its run to the next worker. `training_attempts` is the
+    number of attempts in a row that may end without a new checkpoint before the run fails.
+    """
+
+    training_threads: int = Field(default=2, ge=1)
+    training_lease_s: float = Field(default=30.0, gt=0)
+    training_heartbeat_s: float = Field(default=1.0, gt=0)
+    training_attempts: int = Field(default=5, ge=1)
+    training_backoff_s: float = Field(default=2.0, ge=0)
+    training_peer_deadline_s: float = Field(
+        default=300.0, gt=0, description="how long a peer that does not answer is asked again"
+    )

@@ -1,0 +1,69 @@
+"""The SFT trainer: TRL's, with our order of rows and S2R's KL term."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor
+from trl import SFTConfig, SFTTrainer
+
+from services.training.loop import LOGGED_POINTS, RunTrainer, trainer_arguments
+from services.training.policies import Loaded, Reference
+from services.training.sft.losses import masked_loss, shifted
+from services.training.sft.order import batch_order, micro_batch_size
+from services.training.sft.rows import IGNORED, Tokenised
+from shared.contracts.recipe import SftRecipe
+from shared.contracts.runs import RunIn
+
+
+class MaskedSftTrainer(RunTrainer, SFTTrainer):
+    """Masked cross-entropy, plus kl_beta * KL(pi || pi_ref) on the same tokens where there is a reference."""
+
+    order: Sequence[int]
+    reference: Reference | None
+    kl_beta: float
+
+    def _get_train_sampler(self, _dataset: Any = None) -> Sequence[int]:
+        return self.order
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of one micro-batch; `num_items_in_batch` counts the trained tokens of the whole batch."""
+        self.attempt.tokens += int(inputs["attention_mask"].sum())
+        if self.reference is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        model_inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+        logits_N_V, targets_N = shifted(model(**model_inputs).logits, inputs["labels"], IGNORED)
+        with self.reference.of(model) as reference:
+            reference_N_V, _ = shifted(reference(**model_inputs).logits, inputs["labels"], IGNORED)
+        tokens = num_items_in_batch if num_items_in_batch is not None else max(targets_N.numel(), 1)
+        loss, kl = masked_loss(logits_N_V, targets_N, reference_N_V, self.kl_beta, tokens)
+        self._metrics["train"]["kl"].append(float(kl) * self.current_gradient_accumulation_steps)
+        accuracy = (logits_N_V.argmax(dim=-1) == targets_N).float().mean()
+        self._metrics["train"]["mean_token_accuracy"].append(float(accuracy))
+        return loss
+
+
+def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokenised, staging: Path) -> MaskedSftTrainer:
+    """A trainer over tokenised rows that takes `recipe.steps` steps."""
+    micro = micro_batch_size(recipe.batch_size, recipe.micro_batch_size)
+    arguments = SFTConfig(
+        **trainer_arguments(run, recipe, staging, recipe.batch_size, micro),
+        logging_steps=max(1, recipe.steps // LOGGED_POINTS),
+        max_length=None,
+        packing=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+    )
+    trainer = MaskedSftTrainer(
+        model=loaded.model,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
+        processing_class=loaded.tokenizer,
+    )
+    lengths = [len(ids) for ids in rows.input_ids]
+    trainer.order = batch_order(lengths, recipe.batch_size, recipe.steps, run.seed)
+    trainer.reference, trainer.kl_beta = loaded.reference, recipe.kl_beta
+    return trainer

@@ -1,0 +1,96 @@
+"""Mathematical answers, by math-verify (LaTeX, then plain expressions), without its signal timeouts.
+
+`shortcut` decides in microseconds what needs no computer algebra; `judge` is complete, and may hang, eat memory or crash
+on hostile input, so that it is only called in a worker process that is killed at its deadline.
+
+Where the reference is a plain number, the answer has to be a number too: math-verify evaluates what it reads, so that
+`3+4-2`, or `1 2` read as 1 + 2, would be a right answer to the question "3 + 4 - 2", and reinforcement learning finds that.
+"""
+
+import re
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from services.verification.kinds.judgement import INCORRECT, Judgement, scored, unscored
+from shared.contracts.verdicts import UnscoredReason
+from shared.trajectories.segments import boxed_answer
+
+VERIFIER = f"math-verify@{version('math-verify')}+1"
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_SPACING = re.compile(r"\\[,;:! ]|[$]|\\[$()\[\]]|\{(?=,\})|(?<=\{,)\}")
+_WRAPPER = re.compile(r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s*)?\{([^{}]*)\}")
+_BARE_EXPRESSION = re.compile(r"[0-9\s.,+\-*/^()%]+")
+# A sign, digits, and a unit: letters and marks, with `^2`, `^3` and degrees, but no further number and no operator.
+_WRITTEN_NUMBER = re.compile(
+    r"\(?\s*[+-]?\s*[€£¥]?\s*(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)\s*"
+    r"(?:\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*)?"
+    r"(?:[^0-9+\-*^!=]|\^\s*\{?\s*(?:[23]|\\circ)\s*\}?)*"
+)
+_FRACTION = re.compile(r"[+-]?\s*(?:[0-9]+\s*/\s*[0-9]+|\\[dt]?frac\s*\{\s*-?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\})")
+
+
+def shortcut(reference: str, answer: str) -> Judgement | None:
+    """The judgement where it is plain: two integers (as math-verify judges them), or no number where one is wanted."""
+    wanted, given = _bare(reference), _bare(answer)
+    if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
+        return scored(int(wanted) == int(given))
+    if _PLAIN_NUMBER.fullmatch(wanted) and not _is_written_number(given, fraction="." in wanted):
+        return INCORRECT
+    return None
+
+
+def judge(reference: str, answer: str) -> Judgement:
+    """The judgement by computer algebra. Raises what math-verify raises: nothing that broke becomes a verdict."""
+    quick = shortcut(reference, answer)
+    if quick is not None:
+        return quick
+    gold = _parse_reference(reference)
+    if gold is None:
+        return unscored(UnscoredReason.REFERENCE_UNPARSEABLE)
+    target = _parse(_bare(answer))
+    if target is None:
+        return INCORRECT
+    from math_verify import verify
+
+    try:
+        return scored(verify(gold, target, timeout_seconds=None, raise_on_error=True))
+    except ValueError as error:
+        # math-verify zips chains of relations strictly: chains of different length are not equal.
+        if str(error).startswith("zip() argument"):
+            return INCORRECT
+        raise
+
+
+def _bare(answer: str) -> str:
+    """The answer without an outer wrapper (`\\text{72}`, `{72}`) and without a leading equals sign."""
+    wrapped = _WRAPPER.fullmatch(answer.strip())
+    return (wrapped[1] if wrapped else answer).strip().removeprefix("=").strip()
+
+
+def _is_written_number(answer: str, *, fraction: bool) -> bool:
+    value = " ".join(_SPACING.sub("", answer.rpartition("=")[2]).split())
+    return bool(_WRITTEN_NUMBER.fullmatch(value)) or (fraction and bool(_FRACTION.fullmatch(value)))
+
+
+@lru_cache(maxsize=4096)
+def _parse_reference(reference: str) -> Any | None:
+    gold = _parse(_bare(boxed_answer(reference) or reference))
+    if gold is None:
+        return None
+    from sympy import nan, zoo  # type: ignore[import-untyped]
+
+    return None if gold.has(nan, zoo) else gold
+
+
+def _parse(answer: str) -> Any | None:
+    """The sympy object that the WHOLE answer writes, or None; never a number picked out of a text."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+    from sympy import Basic, MatrixBase
+
+    latex = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
+    found = parse(f"\\boxed{{{answer}}}", [latex], parsing_timeout=None, raise_on_error=True)
+    if not (found and isinstance(found[0], (Basic, MatrixBase))) and _BARE_EXPRESSION.fullmatch(answer.strip()):
+        found = parse(answer.strip(), [ExprExtractionConfig()], parsing_timeout=None, raise_on_error=True)
+    return found[0] if found and isinstance(found[0], (Basic, MatrixBase)) else None

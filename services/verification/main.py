@@ -1,0 +1,33 @@
+"""Wiring of the verification service: `uvicorn --factory services.verification.main:create_app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.verification.api import create_router
+from services.verification.pool import WorkerPool, worker_command
+from services.verification.service import Verifier
+from services.verification.settings import VerificationSettings
+from shared import web
+from shared.log import configure_logging
+from shared.settings import Settings
+
+
+def create_app() -> FastAPI:
+    """The app; its worker processes live as long as its lifespan."""
+    configure_logging()
+    own = VerificationSettings()
+    pool = WorkerPool(worker_command(own.memory_bytes), own.workers, own.deadline_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pool.start()
+        try:
+            yield
+        finally:
+            await pool.close()
+
+    app = web.create_app("verification", Settings(), lifespan, pool.check)
+    app.include_router(create_router(Verifier(pool, own.cache_entries)))
+    return app

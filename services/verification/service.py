@@ -1,0 +1,171 @@
+"""Verdicts: cut a response into segments, judge every attempt against the reference, and reward each segment.
+
+Invariants: the same (kind, reference, answer) is judged once at a time, and remembered unless something on our side broke;
+a failure of ours is `unscored`, a response without an answer is the model's failure and incorrect; a verification without a
+clear verdict is never rewarded.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Protocol
+
+from prometheus_client import Counter
+
+from services.verification.kinds import choice, exact, math, numeric
+from services.verification.kinds.judgement import INCORRECT, Judgement, unscored
+from shared.contracts.questions import QuestionKind
+from shared.contracts.verdicts import (
+    ClaimedVerdict,
+    IdentifiedVerdict,
+    ScoredSegment,
+    SegmentKind,
+    UnscoredReason,
+    Verdict,
+    VerdictBatch,
+    VerdictBatchResult,
+    VerdictOutcome,
+    VerdictRequest,
+)
+from shared.trajectories.segments import Segment, Trajectory, parse
+from shared.trajectories.segments import SegmentKind as ParsedKind
+
+_verdicts = Counter("headwater_verification_verdicts", "Verdicts given", ["kind", "outcome", "reason"])
+IN_PROCESS: dict[QuestionKind, Callable[[str, str], Judgement]] = {
+    QuestionKind.CHOICE: choice.judge,
+    QuestionKind.EXACT: exact.judge,
+    QuestionKind.NUMERIC: numeric.judge,
+}
+SHORTCUTS: dict[QuestionKind, Callable[[str, str], Judgement | None]] = {QuestionKind.MATH: math.shortcut}
+VERIFIERS: dict[QuestionKind, str] = {
+    QuestionKind.CHOICE: choice.VERIFIER,
+    QuestionKind.EXACT: exact.VERIFIER,
+    QuestionKind.MATH: math.VERIFIER,
+    QuestionKind.NUMERIC: numeric.VERIFIER,
+}
+_REWARD = {VerdictOutcome.CORRECT: 1.0, VerdictOutcome.INCORRECT: -1.0, VerdictOutcome.UNSCORED: None}
+
+
+class Judges(Protocol):
+    """Who judges what may hang: the worker pool."""
+
+    async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+        """One check; always ends."""
+        ...
+
+
+class Verifier:
+    """Gives verdicts; `cache_entries` judgements are remembered, the least recently used is forgotten first."""
+
+    def __init__(self, pool: Judges, cache_entries: int) -> None:
+        self._pool = pool
+        self._cache_entries = cache_entries
+        self._cache: OrderedDict[bytes, Judgement] = OrderedDict()
+        self._running: dict[bytes, asyncio.Task[Judgement]] = {}
+
+    async def verdicts(self, batch: VerdictBatch) -> VerdictBatchResult:
+        """One verdict a request, in order. Raises UnavailableError when the pool cannot work."""
+        verdicts = await asyncio.gather(*(self.verdict(item) for item in batch.items))
+        items = zip(batch.items, verdicts, strict=True)
+        return VerdictBatchResult(
+            items=tuple(IdentifiedVerdict(id=item.id, verdict=verdict) for item, verdict in items)
+        )
+
+    async def verdict(self, request: VerdictRequest) -> Verdict:
+        """The verdict of one response; its outcome is that of the LAST attempt."""
+        trajectory = parse(request.response)
+        judgements = await self._judge_attempts(request, trajectory)
+        last = next((judgements[item] for item in reversed(trajectory.segments) if item in judgements), INCORRECT)
+        _verdicts.labels(request.kind, last.outcome, last.reason or "").inc()
+        return Verdict(
+            outcome=last.outcome,
+            unscored_reason=last.reason,
+            answer=trajectory.final_answer,
+            segments=reward_segments(trajectory, judgements),
+            unparsed=trajectory.unparsed,
+            verifier=VERIFIERS.get(request.kind, "none@0"),
+            milliseconds=round(sum(judgement.milliseconds for judgement in judgements.values()), 3),
+        )
+
+    async def _judge_attempts(self, request: VerdictRequest, trajectory: Trajectory) -> dict[Segment, Judgement]:
+        """By attempt, the last one first. One check that hangs is enough: the response's other checks are then let go."""
+        judgements: dict[Segment, Judgement] = {}
+        hung = False
+        for segment in reversed(trajectory.solves):
+            if segment.answer is None:
+                judgements[segment] = INCORRECT
+            elif hung:
+                judgements[segment] = unscored(UnscoredReason.TIMEOUT)
+            else:
+                judgement = await self._judge(request.kind, request.reference, segment.answer)
+                judgements[segment] = judgement
+                hung = judgement.reason is UnscoredReason.TIMEOUT
+        return judgements
+
+    async def _judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+        if kind in IN_PROCESS:
+            return IN_PROCESS[kind](reference, answer)
+        if kind not in SHORTCUTS:
+            return unscored(UnscoredReason.UNKNOWN_KIND)
+        quick = SHORTCUTS[kind](reference, answer)
+        if quick is not None:
+            return quick
+        key = _content_hash(kind, reference, answer)
+        if (known := self._cache.get(key)) is not None:
+            self._cache.move_to_end(key)
+            return known
+        task = self._running.get(key)
+        if task is None:
+            task = asyncio.create_task(self._judge_once(key, kind, reference, answer))
+            self._running[key] = task
+        # A caller that leaves does not take the check from those who wait for the same.
+        return await asyncio.shield(task)
+
+    async def _judge_once(self, key: bytes, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+        try:
+            judgement = await self._pool.judge(kind, reference, answer)
+        finally:
+            del self._running[key]
+        if judgement.outcome is not VerdictOutcome.UNSCORED:
+            self._cache[key] = Judgement(judgement.outcome)  # remembering costs no milliseconds
+            if len(self._cache) > self._cache_entries:
+                self._cache.popitem(last=False)
+        return judgement
+
+
+def reward_segments(trajectory: Trajectory, judgements: dict[Segment, Judgement]) -> tuple[ScoredSegment, ...]:
+    """Rewards of all segments: a solve's correctness; a verify's +1 iff its verdict is the truth about the attempt before it."""
+    scored = []
+    attempt: Judgement | None = None
+    for segment in trajectory.segments:
+        reward: float | None = None
+        claimed = ClaimedVerdict(segment.verdict.value) if segment.verdict else None
+        if segment.kind is ParsedKind.SOLVE:
+            attempt = judgements[segment]
+            reward = _REWARD[attempt.outcome]
+        elif segment.kind is ParsedKind.VERIFY and attempt is not None:
+            reward = verification_reward(attempt.outcome, claimed)
+        scored.append(
+            ScoredSegment(
+                kind=SegmentKind(segment.kind.value),
+                start=segment.start,
+                end=segment.end,
+                answer=segment.answer,
+                claimed=claimed,
+                reward=reward,
+            )
+        )
+    return tuple(scored)
+
+
+def verification_reward(truth: VerdictOutcome, claimed: ClaimedVerdict | None) -> float | None:
+    """S2R: +1 iff the verdict equals the truth, else -1; None where nothing clear was claimed or the truth is unknown."""
+    if claimed not in (ClaimedVerdict.CORRECT, ClaimedVerdict.INCORRECT) or truth is VerdictOutcome.UNSCORED:
+        return None
+    return 1.0 if (claimed is ClaimedVerdict.CORRECT) == (truth is VerdictOutcome.CORRECT) else -1.0
+
+
+def _content_hash(kind: QuestionKind, reference: str, answer: str) -> bytes:
+    sizes = f"{kind}\0{len(reference)}\0{len(answer)}\0".encode()
+    return blake2b(sizes + reference.encode() + b"\0" + answer.encode(), digest_size=16).digest()

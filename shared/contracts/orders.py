@@ -1,0 +1,201 @@
+"""Orders, assignments and groups: the pool hands work to sampling and takes finished groups back."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.contracts.base import Contract, PackedFloat32, PackedInt32
+from shared.contracts.generation import FinishReason, SamplingParameters
+from shared.contracts.questions import Question, QuestionState, Split
+from shared.contracts.verdicts import Verdict
+
+
+class OrderPurpose(StrEnum):
+    """What the groups of an order are for; the pool routes questions on `probe` groups only."""
+
+    TEACH = "teach"
+    PROBE = "probe"
+    ROLLOUT = "rollout"
+    EVAL = "eval"
+
+
+class QuestionSelection(Contract):
+    """Which questions of the campaign. `fraction` is a seeded random share; empty `states` means every usable state."""
+
+    split: Split = Split.TRAIN
+    states: tuple[QuestionState, ...] = ()
+    with_solution: bool = False
+    fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = 0
+
+
+class OrderIn(Contract):
+    """Written by the cascade only. Idempotent by (campaign_id, key).
+
+    A finite order makes its assignments at once. A standing order (`watermark_groups` set) makes new ones whenever
+    fewer than that many of its groups are waiting or being sampled, and is never complete until closed.
+    """
+
+    campaign_id: UUID
+    key: str = Field(min_length=1, max_length=100)
+    purpose: OrderPurpose
+    policy_id: UUID
+    policy_version: int = Field(ge=0)
+    k: int = Field(ge=1, le=256)
+    sampling: SamplingParameters
+    selection: QuestionSelection = QuestionSelection()
+    watermark_groups: int | None = Field(default=None, ge=1)
+    max_attempts: int = Field(default=5, ge=1, le=100)
+    deadline_s: float = Field(default=120.0, gt=0, le=3600)
+
+
+class OrderState(StrEnum):
+    """`complete`: every assignment is done or dead. `closed`: a standing order that makes no more."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    CLOSED = "closed"
+
+
+class Order(OrderIn):
+    """An order with its progress. For a standing order `total` is the number of assignments made so far."""
+
+    id: UUID
+    state: OrderState
+    total: int
+    done: int
+    dead: int
+    created_at: datetime
+
+
+class OrderPolicy(Contract):
+    """PUT /v1/orders/{id}/policy: from now on a standing order's new assignments use this policy."""
+
+    policy_id: UUID
+    policy_version: int = Field(ge=0)
+
+
+class ClaimRequest(Contract):
+    """A sampling worker asks for up to `limit` assignments, leased for `lease_s` seconds."""
+
+    worker: str = Field(min_length=1, max_length=200)
+    limit: int = Field(default=16, ge=1, le=1024)
+    lease_s: float = Field(default=180.0, gt=0, le=3600)
+
+
+class Assignment(Contract):
+    """One question of one order, leased to one worker until `lease_expires_at`; `lease_token` fences late results."""
+
+    id: UUID
+    order_id: UUID
+    purpose: OrderPurpose
+    policy_id: UUID
+    policy_version: int
+    k: int
+    sampling: SamplingParameters
+    deadline_s: float
+    question: Question
+    lease_token: UUID
+    lease_expires_at: datetime
+    attempt: int
+
+
+class ClaimResult(Contract):
+    """Empty when there is nothing to do; `open_orders` says whether it is worth to ask again soon."""
+
+    assignments: tuple[Assignment, ...]
+    open_orders: int
+
+
+class LeaseRef(Contract):
+    """One held lease."""
+
+    assignment_id: UUID
+    lease_token: UUID
+
+
+class LeaseExtension(Contract):
+    """POST /v1/assignments/heartbeat: the leases still worked on. The answer lists those that are still held."""
+
+    leases: tuple[LeaseRef, ...]
+    lease_s: float = Field(default=180.0, gt=0, le=3600)
+
+
+class AssignmentFailure(Contract):
+    """POST /v1/assignments/fail: give a lease back with a named reason; after `max_attempts` the assignment is dead.
+
+    `counts_as_attempt` False: the failure is not the question's (a service is down), so it uses up no attempt.
+    """
+
+    assignment_id: UUID
+    lease_token: UUID
+    reason: str = Field(min_length=1, max_length=100)
+    message: str = Field(default="", max_length=2000)
+    counts_as_attempt: bool = True
+
+
+class ResponseIn(Contract):
+    """One verified response. Packed arrays have one entry per token; `verdict.segments` carries spans and rewards."""
+
+    text: str
+    finish_reason: FinishReason
+    token_ids: PackedInt32 = ""
+    logprobs: PackedFloat32 = ""
+    token_ends: PackedInt32 = ""
+    verdict: Verdict
+
+
+class GroupIn(Contract):
+    """The K responses of one question under one policy version. Idempotent by assignment."""
+
+    assignment_id: UUID
+    lease_token: UUID
+    policy_id: UUID
+    prompt_token_ids: PackedInt32 = ""
+    responses: tuple[ResponseIn, ...] = Field(min_length=1, max_length=256)
+
+
+class GroupStatus(StrEnum):
+    """`late`: the lease had expired but the group was still missing, so it was taken."""
+
+    STORED = "stored"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    REFUSED = "refused"
+
+
+class GroupReceipt(Contract):
+    """What became of one handed-in group."""
+
+    assignment_id: UUID
+    status: GroupStatus
+    group_id: UUID | None = None
+    message: str = ""
+
+
+class GroupBatch(Contract):
+    """POST /v1/groups, made by sampling workers."""
+
+    groups: tuple[GroupIn, ...] = Field(min_length=1, max_length=1024)
+
+
+class GroupBatchResult(Contract):
+    """One receipt per group, in order."""
+
+    receipts: tuple[GroupReceipt, ...]
+
+
+class Group(Contract):
+    """A stored group as trainers and readers see it."""
+
+    id: UUID
+    order_id: UUID
+    question: Question
+    policy_id: UUID
+    policy_version: int
+    prompt_token_ids: PackedInt32 = ""
+    responses: tuple[ResponseIn, ...]
+    created_at: datetime

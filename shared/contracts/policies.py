@@ -1,0 +1,51 @@
+"""Policies: immutable model versions; registered by training and the cascade, kept by generation."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.contracts.base import Contract
+
+
+class PolicyKind(StrEnum):
+    """`adapter` is a LoRA over its base policy; `reference` answers with the solutions that came with the questions."""
+
+    BASE = "base"
+    CHECKPOINT = "checkpoint"
+    ADAPTER = "adapter"
+    EXTERNAL = "external"
+    REFERENCE = "reference"
+
+
+class PolicyIn(Contract):
+    """Registration of a policy; idempotent by (campaign, name, content_hash).
+
+    `uri`: directory of the weights (base, checkpoint, adapter) or the URL of an OpenAI-compatible server (external).
+    `base_policy_id`: for an adapter, the policy of kind base or checkpoint that it sits on.
+    `parent_policy_id`: the policy that training started from. `version`: counts up within a campaign; staleness is a
+    difference of versions. `model`: the external server's model name. `api_key_env`: NAME of the environment variable
+    that holds the external server's key, never the key.
+    """
+
+    campaign_id: UUID
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
+    kind: PolicyKind
+    version: int = Field(default=0, ge=0)
+    uri: str = ""
+    content_hash: str = ""
+    base_policy_id: UUID | None = None
+    parent_policy_id: UUID | None = None
+    run_id: UUID | None = None
+    step: int | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+
+
+class Policy(PolicyIn):
+    """A registered policy. `live`: every replica confirmed that it serves it."""
+
+    id: UUID
+    live: bool
+    created_at: datetime

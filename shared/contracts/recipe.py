@@ -1,0 +1,209 @@
+"""The campaign recipe: what a TOML file says and `POST /v1/campaigns` takes. Strict; every knob has a default and a sentence.
+
+The environment says *where* (shared.settings); the recipe says *what*.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from shared.contracts.base import Contract
+from shared.contracts.generation import SamplingParameters
+
+
+class ModelRecipe(Contract):
+    """The base model. `base`: `tiny`, `smollm2`, a directory or a hub name; the engine must have been started with it."""
+
+    base: str = "tiny"
+
+
+class TeacherKind(StrEnum):
+    """`reference`: the solutions that came with the questions. `openai`: any OpenAI-compatible server."""
+
+    REFERENCE = "reference"
+    OPENAI = "openai"
+
+
+class TeacherRecipe(Contract):
+    """Who teaches. `url` and `model` are for kind `openai`; `api_key_env` NAMES an environment variable."""
+
+    kind: TeacherKind = TeacherKind.REFERENCE
+    url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+
+    @model_validator(mode="after")
+    def _external_has_address(self) -> "TeacherRecipe":
+        if self.kind is TeacherKind.OPENAI and not (self.url and self.model):
+            raise ValueError("a teacher of kind 'openai' needs both 'url' and 'model'")
+        return self
+
+
+class TeachRecipe(Contract):
+    """teach: who answers how many questions, and what full-format trajectories SFT-0 is made of.
+
+    `fraction`: random share of the training questions (STAgent: a tenth), never fewer than `minimum_questions`.
+    `rounds_weights`: relative share of trajectories with 1, 2, 3, ... rounds; a trajectory of r rounds has r - 1 wrong
+    attempts (slips of the verified solution, each followed by an 'incorrect' verification). `copies`: trajectories per question.
+    `solve_only_fraction`: share of trajectories cut after the first solve, to keep plain solving alive.
+    """
+
+    teacher: TeacherRecipe = TeacherRecipe()
+    fraction: float = Field(default=0.1, gt=0, le=1)
+    minimum_questions: int = Field(default=1, ge=1)
+    k: int = Field(default=1, ge=1, le=64)
+    sampling: SamplingParameters = SamplingParameters(temperature=0.7)
+    rounds_weights: tuple[float, ...] = Field(default=(0.5, 0.4, 0.1), min_length=1)
+    copies: int = Field(default=1, ge=1, le=64)
+    solve_only_fraction: float = Field(default=0.0, ge=0, lt=1)
+
+
+class ProbeRecipe(Contract):
+    """probe: K responses per candidate question by the newest policy."""
+
+    k: int = Field(default=8, ge=2, le=64)
+    sampling: SamplingParameters = SamplingParameters(temperature=0.7)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+
+
+class RouterRecipe(Contract):
+    """Certain / hard / noise / trivial by mean and variance of the 0/1 rewards (algorithms: STAgent's split).
+
+    mean <= noise_below -> noise; mean >= trivial_from -> trivial; mean >= certain_from -> certain; else hard.
+    Levels 1 (easy) to 5 (hard) by pass rate, cut at `level_cuts` (descending).
+    """
+
+    noise_below: float = Field(default=0.0, ge=0, le=1)
+    certain_from: float = Field(default=0.75, ge=0, le=1)
+    trivial_from: float = Field(default=1.0, ge=0, le=1)
+    level_cuts: tuple[float, float, float, float] = (0.9, 0.7, 0.4, 0.1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "RouterRecipe":
+        if not self.noise_below < self.certain_from <= self.trivial_from:
+            raise ValueError("router needs noise_below < certain_from <= trivial_from")
+        if list(self.level_cuts) != sorted(set(self.level_cuts), reverse=True):
+            raise ValueError("level_cuts must fall strictly from level 1 to level 4")
+        return self
+
+
+class VerificationStyle(StrEnum):
+    """S2R's two styles of verification."""
+
+    CONFIRMATIVE = "confirmative"
+    PROBLEM_SOLVING = "problem-solving"
+
+
+class BuildRecipe(Contract):
+    """build: S2R trajectories from the policy's own attempts (S2R Stage 0; the table is for K=5 and scales with w/K).
+
+    `keep_probability`: chance to keep a question by its number of rounds as the table gives it.
+    `own_verifications`: use verifications that the policy itself wrote where their verdict is right.
+    `styles`: relative share of the two styles among template verifications. `balance_verdicts`: trim so that trained
+    'correct' and 'incorrect' verdicts are as many. `replay_fraction`: rows of the SFT-0 snapshot mixed in, as a share
+    of the built rows. `one_round_fraction`: verified right first attempts added, as a share of the built multi-round rows.
+    `max_rows`: 0 means no limit.
+    """
+
+    keep_probability: tuple[float, float, float, float] = (0.24, 0.5, 0.5, 0.5)
+    own_verifications: bool = True
+    styles: dict[VerificationStyle, float] = Field(
+        default_factory=lambda: {VerificationStyle.CONFIRMATIVE: 1.0, VerificationStyle.PROBLEM_SOLVING: 0.0}
+    )
+    balance_verdicts: bool = True
+    one_round_fraction: float = Field(default=0.5, ge=0, le=20)
+    replay_fraction: float = Field(default=0.25, ge=0, le=20)
+    max_rows: int = Field(default=0, ge=0)
+
+
+class LoraRecipe(Contract):
+    """LoRA on all linear layers; `rank` must not exceed the engine's `--max-lora-rank`."""
+
+    rank: int = Field(default=32, ge=1, le=512)
+    alpha: int = Field(default=64, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class SftRecipe(Contract):
+    """Supervised fine-tuning: masked cross-entropy + kl_beta * KL(policy || start policy), full vocabulary (S2R Stage 1)."""
+
+    lora: LoraRecipe | None = None
+    steps: int = Field(default=300, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    micro_batch_size: int = Field(default=0, ge=0, description="0: the whole batch at once")
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    kl_beta: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=512, ge=8, description="prompt + response; a longer row is left out and counted")
+    bf16: bool = False
+    checkpoint_every_steps: int = Field(default=50, ge=1)
+
+
+class RewardLevel(StrEnum):
+    """Where RL's reward is given (S2R Eq. 2-3 / Eq. 4-6)."""
+
+    OUTCOME = "outcome"
+    PROCESS = "process"
+
+
+class RlRecipe(Contract):
+    """RL with verified rollouts from the engine under the newest version.
+
+    `groups_per_step` groups of `k` responses make one optimiser step. `publish_every_steps`: a new version goes live.
+    `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
+    """
+
+    lora: LoraRecipe | None = LoraRecipe()
+    level: RewardLevel = RewardLevel.OUTCOME
+    baseline: Literal["batch", "running"] = "batch"
+    steps: int = Field(default=60, ge=1)
+    k: int = Field(default=8, ge=2, le=64)
+    groups_per_step: int = Field(default=16, ge=1)
+    micro_batch_size: int = Field(default=0, ge=0, description="responses at once; 0: the whole batch")
+    sampling: SamplingParameters = SamplingParameters(temperature=1.0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "constant_with_warmup"
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta2: float = Field(default=0.999, gt=0, lt=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    kl_beta: float = Field(default=0.05, ge=0)
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    publish_every_steps: int = Field(default=4, ge=1)
+    max_staleness: int = Field(default=2, ge=0)
+    watermark_groups: int = Field(default=64, ge=1)
+    states: tuple[Literal["candidate", "certain", "hard", "noise", "trivial"], ...] = ("hard",)
+    checkpoint_every_steps: int = Field(default=10, ge=1)
+    bf16: bool = False
+    stall_timeout_s: float = Field(
+        default=900.0, gt=0, description="no batch for so long fails the run with `no_progress`"
+    )
+
+
+class EvalRecipe(Contract):
+    """eval: k responses per held-out question after every policy."""
+
+    k: int = Field(default=1, ge=1, le=64)
+    sampling: SamplingParameters = SamplingParameters(temperature=0.0)
+
+
+class Recipe(Contract):
+    """One campaign. An unknown key is an error."""
+
+    seed: int = 0
+    model: ModelRecipe = ModelRecipe()
+    teach: TeachRecipe = TeachRecipe()
+    sft0: SftRecipe = SftRecipe()
+    probe: ProbeRecipe = ProbeRecipe()
+    router: RouterRecipe = RouterRecipe()
+    build: BuildRecipe = BuildRecipe()
+    sft1: SftRecipe = SftRecipe()
+    rl: RlRecipe = RlRecipe()
+    eval: EvalRecipe = EvalRecipe()
+    minimum_train_questions: int = Field(default=100, ge=1, description="the campaign waits until so many came in")
+    minimum_eval_questions: int = Field(default=50, ge=0)

@@ -1,0 +1,95 @@
+"""Runs: one training job. Ordered by the cascade (or a user), executed by training."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from shared.contracts.base import Contract
+from shared.contracts.recipe import RlRecipe, SftRecipe
+
+
+class RunMethod(StrEnum):
+    """How the policy is trained."""
+
+    SFT = "sft"
+    RL = "rl"
+
+
+class RunIn(Contract):
+    """A training job; idempotent by (campaign_id, key).
+
+    `start_policy_id`: the policy to start from, also the KL reference. `snapshot_id` for SFT, `order_id` (standing) for RL.
+    `publish_name`: name of the resulting policy; `first_version`: version number of the first policy that it publishes
+    (an RL run's intermediate versions count up from there).
+    """
+
+    campaign_id: UUID
+    key: str = Field(min_length=1, max_length=100)
+    method: RunMethod
+    start_policy_id: UUID
+    snapshot_id: UUID | None = None
+    order_id: UUID | None = None
+    sft: SftRecipe | None = None
+    rl: RlRecipe | None = None
+    publish_name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")
+    first_version: int = Field(ge=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RunIn":
+        if self.method is RunMethod.SFT and (self.snapshot_id is None or self.sft is None):
+            raise ValueError("an sft run needs 'snapshot_id' and 'sft'")
+        if self.method is RunMethod.RL and (self.order_id is None or self.rl is None):
+            raise ValueError("an rl run needs 'order_id' and 'rl'")
+        return self
+
+
+class RunState(StrEnum):
+    """`queued` also after a worker died: the lease expired and the next worker resumes from the checkpoint."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class RunFailure(StrEnum):
+    """Why a run failed."""
+
+    NO_PROGRESS = "no_progress"
+    NOT_A_NUMBER = "not_a_number"
+    OUT_OF_MEMORY = "out_of_memory"
+    BAD_SNAPSHOT = "bad_snapshot"
+    BAD_MODEL = "bad_model"
+    DISK_FULL = "disk_full"
+    CRASHED = "crashed"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+
+
+class Run(RunIn):
+    """A run and where it stands. `tokens`: tokens trained on so far. `policy_id`: the final published policy."""
+
+    id: UUID
+    state: RunState
+    step: int
+    steps: int
+    tokens: int = 0
+    attempts: int = 0
+    failure: RunFailure | None = None
+    message: str = ""
+    policy_id: UUID | None = None
+    policy_version: int | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class RunMetric(Contract):
+    """One logged point of a run: `values` such as loss, reward_mean, kl, clip_fraction, staleness_mean, tokens_per_s."""
+
+    step: int
+    values: dict[str, float]
+    at: datetime

@@ -1,0 +1,102 @@
+"""Verdicts: made by verification, stored by the pool, read by training and the metrics."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from shared.contracts.base import Contract
+from shared.contracts.questions import QuestionKind
+
+
+class VerdictOutcome(StrEnum):
+    """Three-valued: a check that failed is not a wrong answer."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNSCORED = "unscored"
+
+
+class UnscoredReason(StrEnum):
+    """Why a response has no score. Never trained on, never counted as wrong."""
+
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    REFERENCE_UNPARSEABLE = "reference-unparseable"
+    RESPONSE_UNPARSEABLE = "response-unparseable"
+    VERIFIER_CRASHED = "verifier-crashed"
+    UNKNOWN_KIND = "unknown-kind"
+
+
+class SegmentKind(StrEnum):
+    """`observe` (tool output) is never trained."""
+
+    SOLVE = "solve"
+    VERIFY = "verify"
+    ACT = "act"
+    OBSERVE = "observe"
+
+
+class ClaimedVerdict(StrEnum):
+    """What a verify segment says of the attempt before it."""
+
+    CORRECT = "correct"
+    INCORRECT = "incorrect"
+    UNVERIFIABLE = "unverifiable"
+
+
+class ScoredSegment(Contract):
+    """One segment of a response: character offsets [start, end), what it claims, and its reward.
+
+    `reward` is +1 / -1 (solve: answer correct; verify: verdict equals the truth, S2R), or None where it could not be judged.
+    """
+
+    kind: SegmentKind
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+    answer: str | None = None
+    claimed: ClaimedVerdict | None = None
+    reward: float | None = None
+
+
+class Verdict(Contract):
+    """The judgement of one response.
+
+    `outcome` is about the LAST solve segment. `unparsed` is the parser's reason when the text does not follow the
+    trajectory format (None when it does). `verifier` is `name@version`.
+    """
+
+    outcome: VerdictOutcome
+    unscored_reason: UnscoredReason | None = None
+    answer: str | None = None
+    segments: tuple[ScoredSegment, ...] = ()
+    unparsed: str | None = None
+    verifier: str
+    milliseconds: float = 0.0
+
+
+class VerdictRequest(Contract):
+    """One response to judge; `id` is the caller's and comes back with the verdict."""
+
+    id: str
+    kind: QuestionKind
+    reference: str
+    response: str
+
+
+class VerdictBatch(Contract):
+    """Made by sampling workers, read by verification."""
+
+    items: tuple[VerdictRequest, ...] = Field(max_length=4096)
+
+
+class IdentifiedVerdict(Contract):
+    """A verdict under the id of its request."""
+
+    id: str
+    verdict: Verdict
+
+
+class VerdictBatchResult(Contract):
+    """Made by verification, one entry per request, in the order of the request."""
+
+    items: tuple[IdentifiedVerdict, ...]

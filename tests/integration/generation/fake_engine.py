@@ -1,0 +1,197 @@
+"""A stand-in for vLLM's HTTP server: the endpoints that generation uses, over a model that writes its weights' name.
+
+The answer of a request is made from the weights that are resident when it *ends*, so that a switch under a running request
+is seen. Everything that the real engine is strict about is strict here: unknown adapters, a pause that waits.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+
+def read_name(directory: str) -> str:
+    """What the weights in a directory call themselves."""
+    return (Path(directory) / "NAME").read_text()
+
+
+class FakeEngine:
+    """One engine. `hold` keeps completions running until it is set; `broken` are directories that it cannot load."""
+
+    def __init__(self, started_with: str) -> None:
+        self.started_with = started_with
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.broken: set[str] = set()
+        self.reset()
+        self.completions = 0
+        self.aborted = 0
+        self.reloads: list[str] = []
+        self.app = self._app()
+
+    def reset(self) -> None:
+        """A restart."""
+        self.label = "default"
+        self.resident = self.started_with
+        self.adapters: dict[str, str] = {}
+        self.running = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.unpaused = asyncio.Event()
+        self.unpaused.set()
+
+    def _app(self) -> FastAPI:
+        app = FastAPI()
+        app.get("/weight_info")(lambda: {"weight_version": self.label})
+        app.get("/v1/models")(self._models)
+        app.post("/update_weight_version")(self._set_label)
+        app.post("/pause")(self._pause)
+        app.post("/resume")(self._resume)
+        app.post("/collective_rpc")(self._reload)
+        app.post("/reset_prefix_cache")(lambda: {"success": True})
+        app.post("/v1/load_lora_adapter")(self._load)
+        app.post("/v1/unload_lora_adapter")(self._unload)
+        app.post("/tokenize")(self._tokenize)
+        app.post("/v1/completions")(self._complete)
+        app.post("/v1/chat/completions")(self._chat)
+        return app
+
+    async def _models(self) -> dict[str, Any]:
+        base = {"id": "base", "parent": None, "root": self.started_with, "max_model_len": 64}
+        return {"data": [base, *({"id": n, "parent": "base", "root": r} for n, r in self.adapters.items())]}
+
+    async def _set_label(self, body: dict[str, str]) -> None:
+        self.label = body["new_version"]
+
+    async def _pause(self) -> None:
+        self.unpaused.clear()
+        await self.idle.wait()
+
+    async def _resume(self) -> None:
+        self.unpaused.set()
+
+    async def _reload(self, body: dict[str, Any]) -> Response:
+        directory = body["kwargs"]["weights_path"]
+        assert not self.unpaused.is_set(), "weights are replaced in a paused engine only"
+        assert not self.adapters, "adapters are unloaded before their base goes"
+        self.reloads.append(directory)
+        if directory in self.broken:
+            self.resident = "half-replaced"
+            return _refusal(500, "Worker failed with error 'shapes'")
+        await asyncio.sleep(0)
+        self.resident = directory
+        return JSONResponse({"results": [None]})
+
+    async def _load(self, body: dict[str, str]) -> Response:
+        name, directory = body["lora_name"], body["lora_path"]
+        if name in self.adapters:
+            return _refusal(400, f"The lora adapter '{name}' has already been loaded.")
+        if directory in self.broken:
+            return _refusal(500, "Call to add_lora method failed")
+        self.adapters[name] = directory
+        return Response()
+
+    async def _unload(self, body: dict[str, str]) -> Response:
+        if self.adapters.pop(body["lora_name"], None) is None:
+            return _refusal(404, "cannot be found")
+        return Response()
+
+    async def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+        assert body["add_generation_prompt"]
+        return {"tokens": [3, *(ord(character) for character in body["messages"][0]["content"]), 4]}
+
+    def _speaks(self, model: str) -> str:
+        """What answers of this model say: the resident weights, and the adapter over them."""
+        said = read_name(self.resident) if self.resident != "half-replaced" else "noise"
+        return said if model == "base" else f"{said}+{read_name(self.adapters[model])}"
+
+    async def _complete(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        if body["model"] != "base" and body["model"] not in self.adapters:
+            return _refusal(404, f"The model `{body['model']}` does not exist.")
+        assert "seed" not in body
+        await self.unpaused.wait()
+        self.completions += 1
+        self.running += 1
+        self.idle.clear()
+        held = asyncio.create_task(self.hold.wait())
+        try:
+            while not held.done():
+                if await request.is_disconnected():
+                    self.aborted += 1
+                    return Response()
+                await asyncio.wait([held], timeout=0.01)
+            return JSONResponse({"choices": [self._choice(i, self._speaks(body["model"])) for i in range(body["n"])]})
+        finally:
+            held.cancel()
+            self.running -= 1
+            if not self.running:
+                self.idle.set()
+
+    def _choice(self, index: int, text: str) -> dict[str, Any]:
+        tokens = [*text, "<end>"]
+        return {
+            "index": index,
+            "text": text,
+            "finish_reason": "stop",
+            "token_ids": [*(ord(character) for character in text), 1],
+            "logprobs": {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)},
+        }
+
+    async def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._speaks(body["model"])}
+        return {"model": body["model"], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+
+def _refusal(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"message": message}}, status_code=status)
+
+
+class Served:
+    """An ASGI application behind a real socket of this machine, in this event loop."""
+
+    def __init__(self, app: Any, port: int = 0) -> None:
+        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns when it accepts connections."""
+        self._task = asyncio.create_task(self._server.serve())
+        while not self._server.started:
+            await asyncio.sleep(0.01)
+            assert not self._task.done()
+
+    async def stop(self) -> None:
+        """Close at once, running requests too."""
+        assert self._task is not None
+        self._server.should_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        await self._task
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.servers[0].sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[Served]:
+    """Serve for as long as the block runs."""
+    server = Served(app)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

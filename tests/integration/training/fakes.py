@@ -1,0 +1,154 @@
+"""A pool and a generation in one small HTTP app on a real port: what a trainer asks of them, kept in memory."""
+
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pyarrow
+import pyarrow.parquet
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from shared.artifacts import hash_directory
+from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared.contracts.orders import Group, OrderPolicy
+from shared.contracts.policies import Policy, PolicyIn, PolicyKind
+from shared.contracts.snapshots import Snapshot, SnapshotRecipe, SnapshotStatus
+
+NOW = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class FakePeers:
+    """What the trainer did to its peers."""
+
+    policies: dict[UUID, Policy] = field(default_factory=dict)
+    snapshots: dict[UUID, Snapshot] = field(default_factory=dict)
+    waiting: list[Group] = field(default_factory=list)
+    leased: dict[int, BatchLease] = field(default_factory=dict)
+    requests: list[BatchLeaseRequest] = field(default_factory=list)
+    acknowledged: list[int] = field(default_factory=list)
+    released_from: list[int] = field(default_factory=list)
+    order_policies: list[OrderPolicy] = field(default_factory=list)
+    live: list[UUID] = field(default_factory=list)
+    broken_loads: int = 0
+    url: str = ""
+
+    def add_base(self, campaign_id: UUID, directory: Path) -> Policy:
+        """Register full weights."""
+        policy = PolicyIn(
+            campaign_id=campaign_id,
+            name="base",
+            kind=PolicyKind.BASE,
+            uri=str(directory),
+            content_hash=hash_directory(directory),
+        )
+        return self.register(policy)
+
+    def register(self, policy: PolicyIn) -> Policy:
+        """Idempotent by (campaign, name, content hash)."""
+        for known in self.policies.values():
+            if (known.campaign_id, known.name) == (policy.campaign_id, policy.name):
+                assert known.content_hash == policy.content_hash, f"{policy.name} published twice, differently"
+                return known
+        registered = Policy(**policy.model_dump(), id=uuid4(), live=False, created_at=NOW)
+        self.policies[registered.id] = registered
+        return registered
+
+    def add_snapshot(self, campaign_id: UUID, directory: Path, rows: list[dict[str, Any]]) -> Snapshot:
+        """Write rows as a ready snapshot."""
+        path = directory / f"{uuid4()}.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        snapshot = Snapshot(
+            id=uuid4(),
+            campaign_id=campaign_id,
+            key="teach",
+            recipe=SnapshotRecipe.DISTILL,
+            status=SnapshotStatus.READY,
+            uri=str(path),
+            content_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+            rows=len(rows),
+            created_at=NOW,
+        )
+        self.snapshots[snapshot.id] = snapshot
+        return snapshot
+
+    def lease(self, request: BatchLeaseRequest) -> BatchLease:
+        """The same (run, step) gets the same batch."""
+        self.requests.append(request)
+        if request.step not in self.leased and len(self.waiting) >= request.groups:
+            groups, self.waiting = self.waiting[: request.groups], self.waiting[request.groups :]
+            self.leased[request.step] = BatchLease(batch_id=uuid4(), groups=tuple(groups), waiting=len(self.waiting))
+        return self.leased.get(request.step) or BatchLease(batch_id=None, waiting=len(self.waiting))
+
+    def app(self) -> FastAPI:
+        """The routes of both services that a trainer uses."""
+        app = FastAPI()
+
+        @app.get("/v1/policies/{policy_id}")
+        async def policy(policy_id: UUID) -> Any:
+            return self.policies.get(policy_id) or JSONResponse({}, 404)
+
+        @app.post("/v1/policies")
+        async def register(body: PolicyIn) -> Policy:
+            return self.register(body)
+
+        @app.post("/v1/policies/{policy_id}/live")
+        async def make_live(policy_id: UUID) -> Any:
+            if self.broken_loads:
+                self.broken_loads -= 1
+                return JSONResponse({}, 500)
+            self.live.append(policy_id)
+            return self.policies[policy_id]
+
+        @app.get("/v1/snapshots/{snapshot_id}")
+        async def snapshot(snapshot_id: UUID) -> Any:
+            return self.snapshots.get(snapshot_id) or JSONResponse({}, 404)
+
+        @app.put("/v1/orders/{order_id}/policy")
+        async def use_policy(order_id: UUID, body: OrderPolicy) -> dict[str, str]:
+            self.order_policies.append(body)
+            return {}
+
+        @app.post("/v1/batches/lease")
+        async def lease(body: BatchLeaseRequest) -> BatchLease:
+            return self.lease(body)
+
+        @app.post("/v1/batches/release")
+        async def release(body: BatchRelease) -> dict[str, str]:
+            self.released_from.append(body.from_step)
+            for step in [step for step in self.leased if step >= body.from_step]:
+                self.waiting = [*self.leased.pop(step).groups, *self.waiting]
+            return {}
+
+        @app.post("/v1/batches/{batch_id}/ack")
+        async def acknowledge(batch_id: UUID, body: BatchAck) -> dict[str, str]:
+            assert self.leased[body.step].batch_id == batch_id
+            self.acknowledged.append(body.step)
+            return {}
+
+        return app
+
+    @contextmanager
+    def serving(self) -> Iterator["FakePeers"]:
+        """Serve on a free port for as long as the block lasts."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            server = uvicorn.Server(uvicorn.Config(self.app(), log_level="warning", lifespan="off"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+            thread.start()
+            while not server.started:
+                time.sleep(0.01)
+            yield self
+            server.should_exit = True
+            thread.join()

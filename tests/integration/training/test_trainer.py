@@ -1,0 +1,314 @@
+"""Whole runs through the trainer's own process, with a model of a few thousand parameters."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.training import repository, service
+from services.training.attempt import attempt_run, trainer_command
+from services.training.execute import train_and_publish
+from services.training.failures import RunError
+from services.training.lease import RunLease
+from services.training.settings import TrainingSettings
+from services.training.sft.rows import tokenise_prompt
+from shared.contracts.base import pack_float32, pack_int32
+from shared.contracts.generation import FinishReason
+from shared.contracts.orders import Group, ResponseIn
+from shared.contracts.policies import PolicyKind
+from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
+from shared.contracts.recipe import LoraRecipe, RewardLevel, RlRecipe, SftRecipe
+from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
+from shared.contracts.verdicts import ScoredSegment, SegmentKind, Verdict, VerdictOutcome
+from shared.db import Database
+from shared.errors import HeadwaterError
+from shared.trajectories.segments import Round, assemble
+from tests.integration.training.fakes import NOW, FakePeers
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+def trajectory(number: int, *, right: bool = True) -> Any:
+    answer = number + 2 if right else number + 3
+    verdict = "correct" if right else "incorrect"
+    attempt = f"{number}+2={answer}\n\\boxed{{{answer}}}"
+    return assemble([Round(attempt, f"{answer}-2={number}\nTherefore, the answer is {verdict}.")])
+
+
+def snapshot_rows(count: int) -> list[dict[str, Any]]:
+    rows = []
+    for number in range(count):
+        built = trajectory(number)
+        segments = [{"kind": s.kind.value, "start": s.start, "end": s.end, "trained": True} for s in built.segments]
+        question = {"question_id": str(uuid4()), "question": f"Calculate {number}+2."}
+        rows.append(question | {"text": built.text, "segments": segments, "rounds": 1})
+    return rows
+
+
+async def create(database: Database, run: RunIn) -> Run:
+    async with database.transaction() as session:
+        return (await service.create_run(session, run))[0]
+
+
+async def read(database: Database, run_id: UUID) -> Run:
+    async with database.transaction() as session:
+        return await service.get_run(session, run_id)
+
+
+async def losses(database: Database, run_id: UUID) -> dict[int, float]:
+    async with database.transaction() as session:
+        metrics = await service.list_metrics(session, run_id, -1, 1000)
+    return {metric.step: metric.values["loss"] for metric in metrics if "loss" in metric.values}
+
+
+async def attempt(run: Run, database: Database, settings: TrainingSettings) -> None:
+    """One attempt inside this process, which has torch loaded already."""
+    async with database.transaction() as session:
+        row = await repository.claim_run(session, run.id, "test", settings.training_lease_s)
+    assert row is not None
+    fence = row.fence
+
+    def train() -> None:
+        with RunLease(settings, run.id, fence, lost=lambda: pytest.fail("the lease was lost")) as lease:
+            train_and_publish(lease, settings)
+
+    await asyncio.to_thread(train)
+
+
+def sft_run(campaign_id: UUID, peers: FakePeers, model: Path, directory: Path, key: str, **recipe: Any) -> RunIn:
+    snapshot = peers.add_snapshot(campaign_id, directory, snapshot_rows(40))
+    values = {"steps": 8, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_every_steps": 3} | recipe
+    return RunIn(
+        campaign_id=campaign_id,
+        key=key,
+        method=RunMethod.SFT,
+        start_policy_id=peers.add_base(campaign_id, model).id,
+        snapshot_id=snapshot.id,
+        sft=SftRecipe(**values),
+        publish_name=key,
+        first_version=1,
+    )
+
+
+def rollouts(model_directory: Path, count: int, k: int) -> list[Group]:
+    """Groups as the pool hands them out, the log-probabilities computed with the start policy itself."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_directory)
+    model = AutoModelForCausalLM.from_pretrained(model_directory)
+    groups = []
+    for number in range(count):
+        prompt_ids = tokenise_prompt(tokenizer, f"Calculate {number}+2.")
+        responses = []
+        for sample in range(k):
+            right = sample % 2 == 0
+            built = trajectory(number, right=right)
+            encoded = tokenizer(built.text, add_special_tokens=False, return_offsets_mapping=True)
+            token_ids = [*encoded["input_ids"], tokenizer.eos_token_id]
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt_ids + token_ids])).logits[0, len(prompt_ids) - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, torch.tensor(token_ids)[:, None])[:, 0].tolist()
+            reward = 1.0 if right else -1.0
+            segments = tuple(
+                ScoredSegment(kind=SegmentKind(s.kind), start=s.start, end=s.end, reward=reward) for s in built.segments
+            )
+            outcome = VerdictOutcome.CORRECT if right else VerdictOutcome.INCORRECT
+            responses.append(
+                ResponseIn(
+                    text=built.text,
+                    finish_reason=FinishReason.STOP,
+                    token_ids=pack_int32(token_ids),
+                    logprobs=pack_float32(logprobs),
+                    token_ends=pack_int32([*(end for _, end in encoded["offset_mapping"]), len(built.text)]),
+                    verdict=Verdict(outcome=outcome, segments=segments, verifier="math@1"),
+                )
+            )
+        groups.append(group_of(number, prompt_ids, responses))
+    return groups
+
+
+def group_of(number: int, prompt_ids: list[int], responses: list[ResponseIn]) -> Group:
+    question = Question(
+        id=uuid4(),
+        campaign_id=uuid4(),
+        text=f"Calculate {number}+2.",
+        answer=str(number + 2),
+        kind=QuestionKind.NUMERIC,
+        split=Split.TRAIN,
+        state=QuestionState.HARD,
+        created_at=NOW,
+    )
+    return Group(
+        id=uuid4(),
+        order_id=uuid4(),
+        question=question,
+        policy_id=uuid4(),
+        policy_version=0,
+        prompt_token_ids=pack_int32(prompt_ids),
+        responses=tuple(responses),
+        created_at=NOW,
+    )
+
+
+def rl_run(campaign_id: UUID, peers: FakePeers, model: Path, **recipe: Any) -> RunIn:
+    values = {"steps": 3, "k": 4, "groups_per_step": 2, "publish_every_steps": 1, "lora": LoraRecipe(rank=4, alpha=8)}
+    return RunIn(
+        campaign_id=campaign_id,
+        key="rl",
+        method=RunMethod.RL,
+        start_policy_id=peers.add_base(campaign_id, model).id,
+        order_id=uuid4(),
+        rl=RlRecipe(**(values | recipe)),
+        publish_name="rl",
+        first_version=7,
+    )
+
+
+async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_have(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 6, 4)
+    # The engine breaks while it loads the first version: the checkpoint is durable, the version is not live.
+    peers.broken_loads = 1
+    recipe = rl_run(campaign_id, peers, tiny_model, level=RewardLevel.PROCESS, micro_batch_size=3, learning_rate=1e-2)
+    run = await create(database, recipe)
+    with pytest.raises(HeadwaterError):
+        await attempt(run, database, settings)
+    async with database.transaction() as session:
+        await repository.requeue(session, run.id, 1, "", 0.0, blameless=True)
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert (done.state, done.step, done.attempts) == (RunState.SUCCEEDED, 3, 2), done.message
+    assert sorted(peers.acknowledged) == [0, 1, 2]
+    assert peers.released_from == [1]
+    assert [order.policy_version for order in peers.order_policies] == [7, 8]
+    assert [request.policy_version for request in peers.requests] == [0, 7, 8]
+    assert done.policy_id is not None
+    policy = peers.policies[done.policy_id]
+    assert (policy.kind, policy.name, policy.version) == (PolicyKind.ADAPTER, "rl", 9)
+    assert policy.base_policy_id == recipe.start_policy_id
+    assert [peers.policies[live].name for live in peers.live] == ["rl-step-1", "rl-step-2"]
+    async with database.transaction() as session:
+        metrics = {metric.step: metric.values for metric in await service.list_metrics(session, run.id, 0, 10)}
+    assert sorted(metrics) == [1, 2, 3]
+    # Before the first update the trainer computes the very log-probabilities that the engine had.
+    assert metrics[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert metrics[1]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[3]["kl"] > 0
+    assert metrics[1]["accuracy"] == 0.5
+    assert metrics[3]["staleness_mean"] == 8.0
+
+
+async def test_rl_run_without_rollouts_fails_with_no_progress(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    run = await create(database, rl_run(campaign_id, peers, tiny_model, lora=None, kl_beta=0.0, stall_timeout_s=0.2))
+    with pytest.raises(RunError) as failed:
+        await attempt(run, database, settings)
+    assert failed.value.failure is RunFailure.NO_PROGRESS
+    assert "2 groups" in failed.value.sentence
+
+
+async def test_snapshot_that_was_changed_is_refused(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+) -> None:
+    recipe = sft_run(campaign_id, peers, tiny_model, tmp_path, "sft-0")
+    assert recipe.snapshot_id is not None
+    Path(peers.snapshots[recipe.snapshot_id].uri).write_bytes(b"PAR1")
+    run = await create(database, recipe)
+    with pytest.raises(RunError) as failed:
+        await attempt(run, database, settings)
+    assert failed.value.failure is RunFailure.BAD_SNAPSHOT
+
+
+async def test_learning_rate_that_explodes_is_named(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+) -> None:
+    options = {"learning_rate": 1e30, "max_grad_norm": 1e9, "warmup_fraction": 0.0}
+    run = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "sft-0", **options))
+    with pytest.raises(RunError) as failed:
+        await attempt(run, database, settings)
+    assert failed.value.failure is RunFailure.NOT_A_NUMBER
+
+
+async def test_sft_run_learns_and_publishes_a_checkpoint(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+) -> None:
+    run = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "sft-0", kl_beta=0.01))
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert (done.state, done.step, done.failure) == (RunState.SUCCEEDED, 8, None), done.message
+    assert done.tokens > 8 * 8 * 10
+    assert done.policy_id is not None
+    policy = peers.policies[done.policy_id]
+    assert (policy.kind, policy.name, policy.version, policy.run_id) == (PolicyKind.CHECKPOINT, "sft-0", 1, run.id)
+    assert {path.suffix for path in Path(policy.uri).iterdir()} <= {".safetensors", ".json", ".jinja", ""}
+    by_step = await losses(database, run.id)
+    assert sorted(by_step) == list(range(1, 9))
+    assert by_step[8] < by_step[1] - 0.5
+
+
+async def test_killed_sft_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+) -> None:
+    undisturbed = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "undisturbed"))
+    await attempt(undisturbed, database, settings)
+    killed = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "killed"))
+
+    def killed_at_step_5(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
+        return [
+            *trainer_command(run_id, fence, result)[:1],
+            "-c",
+            KILLED_AT_STEP_5,
+            *trainer_command(run_id, fence, result)[3:],
+        ]
+
+    await attempt_run(killed.id, settings, "test", threading.Event(), killed_at_step_5)
+    half_way = await read(database, killed.id)
+    assert (half_way.state, half_way.attempts) == (RunState.QUEUED, 1)
+    assert "signal 9" in half_way.message
+    await attempt(killed, database, settings)
+    resumed = await read(database, killed.id)
+    assert (resumed.state, resumed.attempts) == (RunState.SUCCEEDED, 2), resumed.message
+    expected = await read(database, undisturbed.id)
+    assert resumed.tokens == expected.tokens
+    expected_losses, resumed_losses = await losses(database, undisturbed.id), await losses(database, killed.id)
+    assert {step: resumed_losses[step] for step in range(4, 9)} == {step: expected_losses[step] for step in range(4, 9)}
+
+
+KILLED_AT_STEP_5 = """
+import os, signal
+from services.training import execute, loop
+original = loop.RunTrainer.training_step
+def training_step(self, *arguments, **options):
+    if self.state.global_step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *arguments, **options)
+loop.RunTrainer.training_step = training_step
+execute.main()
+"""

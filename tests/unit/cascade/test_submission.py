@@ -1,0 +1,66 @@
+"""What a person may have got wrong in a recipe, and what they are told."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.cascade.service.submission import JSON_TYPE, TOML_TYPE, parse
+from shared.errors import HeadwaterError
+
+
+@pytest.mark.parametrize(
+    ("toml", "field", "hint"),
+    [
+        ("sede = 1", "sede", "did you mean 'seed'?"),
+        ("[rl]\nstep = 1", "rl.step", "did you mean 'rl.steps'?"),
+        ("[sft0.lora]\nrnk = 1", "sft0.lora.rnk", "did you mean 'sft0.lora.rank'?"),
+        ("[teach.teacher]\nzzzzz = 1", "teach.teacher.zzzzz", "the keys there are kind, url, model, api_key_env."),
+        ("[sft0]\nsteps = 0", "sft0.steps", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_key_is_named_by_its_path_with_the_nearest_one(toml: str, field: str, hint: str):
+    with pytest.raises(HeadwaterError) as refused:
+        parse(f'name = "x"\n{toml}'.encode(), TOML_TYPE)
+    assert refused.value.status == 422
+    assert refused.value.details[0].field == field
+    assert field in refused.value.message
+    assert hint in refused.value.message
+
+
+def test_json_paths_are_those_of_the_json():
+    with pytest.raises(HeadwaterError, match=r"did you mean 'recipe\.build\.max_rows'") as refused:
+        parse(json.dumps({"name": "x", "recipe": {"build": {"max_row": 1}}}).encode(), JSON_TYPE)
+    assert refused.value.details[0].field == "recipe.build.max_row"
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status", "words"),
+    [
+        (b"seed = 1", TOML_TYPE, 422, "'name' is missing"),
+        (b"seed = ", TOML_TYPE, 422, "not TOML"),
+        (b"{", JSON_TYPE, 422, "not JSON"),
+        (b"[1]", JSON_TYPE, 422, "not a JSON object"),
+        (b"\xff", JSON_TYPE, 422, "byte 0"),
+        (b'name = "x"\n[model]\nbase = "a\\u0000"', TOML_TYPE, 422, "NUL"),
+        (b"{}", "text/plain", 415, "text/plain"),
+        (b" " * (1 << 20) + b"{}", JSON_TYPE, 413, "1,048,578"),
+    ],
+)
+def test_other_mistakes_are_one_sentence(body: bytes, media_type: str, status: int, words: str):
+    with pytest.raises(HeadwaterError) as refused:
+        parse(body, media_type)
+    assert refused.value.status == status
+    assert words in refused.value.message
+
+
+@given(st.binary(max_size=200), st.sampled_from([JSON_TYPE, TOML_TYPE]))
+def test_no_bytes_break_it(body: bytes, media_type: str):
+    with pytest.raises(HeadwaterError):
+        parse(body, media_type)
+
+
+def test_toml_and_json_mean_the_same():
+    toml = parse(b'name = "x"\nseed = 3\n[rl]\nlevel = "process"', TOML_TYPE)
+    assert toml == parse(b'{"name": "x", "recipe": {"seed": 3, "rl": {"level": "process"}}}', JSON_TYPE)

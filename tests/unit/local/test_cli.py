@@ -1,0 +1,40 @@
+"""The commands say what is wrong in one sentence and end with 1."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from services.local.cli import app
+
+RUNNER = CliRunner()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["status"], "Headwater does not run on"),
+        (["logs", "pool"], "There is no log of 'pool'"),
+        (["demo", "--recipe", "huge"], "There is no demo 'huge'; there are: tiny, smollm2."),
+        (["report", "mine"], "start it with `headwater up`"),
+        (["campaign", "create", "absent.toml"], "The recipe absent.toml cannot be read: No such file or directory."),
+        (["up", "--model", "/no/such/model"], "There is no model directory '/no/such/model'"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(tmp_path: Path, words: list[str], sentence: str):
+    result = RUNNER.invoke(app, words, env={"HEADWATER_DATA_DIR": str(tmp_path)})
+    assert result.exit_code == 1
+    assert result.stderr.startswith("headwater: ")
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_down_without_a_stack_is_no_error(tmp_path: Path):
+    result = RUNNER.invoke(app, ["down", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, "does not run" in result.stdout) == (0, True)
+
+
+def test_a_recipe_that_is_not_toml_is_named(tmp_path: Path):
+    (tmp_path / "broken.toml").write_text("seed = = 1")
+    result = RUNNER.invoke(app, ["campaign", "create", str(tmp_path / "broken.toml"), "--data-dir", str(tmp_path)])
+    assert "broken.toml is not TOML: Invalid value (at line 1, column 8)" in result.stderr

@@ -1,0 +1,86 @@
+"""The command line against a gateway that answers as told: what goes wrong is a sentence."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.local.client import Gateway, UnreachableError
+from services.local.errors import LocalError
+from tests.unit.local.samples import NUMBER, campaign, report
+
+
+def gateway(answer: Callable[[httpx.Request], httpx.Response]) -> Gateway:
+    return Gateway("http://gateway", "hw_key", httpx.MockTransport(answer))
+
+
+def test_requests_carry_the_key_and_answers_are_typed():
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["Authorization"] == "Bearer hw_key"
+        if request.url.path.endswith("/report"):
+            return httpx.Response(200, content=report().model_dump_json())
+        assert json.loads(request.content) == {"name": "tiny-seed0", "recipe": {"seed": 0}}
+        return httpx.Response(201, content=campaign().model_dump_json())
+
+    with gateway(answer) as api:
+        assert api.create_campaign("tiny-seed0", {"seed": 0}) == campaign()
+        assert api.report(NUMBER) == report()
+
+
+def test_a_refusal_is_shown_with_each_detail():
+    details = [{"item": "recipe", "field": "rl.setps", "reason": "extra_forbidden", "message": "there is no such key"}]
+    body = {"error": {"code": "invalid_request", "message": "The recipe is not valid.", "details": details}}
+    with gateway(lambda _: httpx.Response(422, json=body)) as api, pytest.raises(LocalError) as error:
+        api.create_campaign("x", {})
+    assert str(error.value) == "The recipe is not valid.\n  recipe rl.setps: there is no such key"
+
+
+def test_anything_else_is_still_one_sentence():
+    with gateway(lambda _: httpx.Response(500, text="<html>")) as api, pytest.raises(LocalError, match="answered 500"):
+        api.campaigns()
+    with gateway(lambda _: httpx.Response(200, text="{}")) as api, pytest.raises(LocalError, match="does not know"):
+        api.campaigns()
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    with gateway(refuse) as api, pytest.raises(UnreachableError, match="http://gateway does not answer"):
+        api.campaigns()
+
+
+def test_a_campaign_is_found_by_name():
+    with gateway(lambda _: httpx.Response(200, content=f"[{campaign().model_dump_json()}]")) as api:
+        assert api.campaign("tiny-seed0").id == NUMBER
+        with pytest.raises(LocalError, match="There is no campaign 'other'"):
+            api.campaign("other")
+
+
+def test_refusals_name_the_line_of_the_file(tmp_path: Path):
+    path = tmp_path / "questions.ndjson"
+    path.write_bytes(b"".join(b"\xff\n" if line in (7, 1500) else b"{}\n" for line in range(1, 2501)))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.params["campaign"] == str(NUMBER)
+        lines = request.content.splitlines()
+        bad = [number for number, line in enumerate(lines, 1) if line == b"\xff"]
+        refusals = [
+            {"line": number, "reason": "invalid_utf8", "message": f"Item {number} is not UTF-8."} for number in bad
+        ]
+        counts = {"accepted": len(lines) - len(bad), "duplicate": 0, "refused": len(bad)}
+        return httpx.Response(200, json=counts | {"refusals": refusals})
+
+    with gateway(answer) as api:
+        reports = list(api.submit(path, NUMBER))
+    assert sum(part.accepted for part in reports) == 2498
+    assert [refusal.line for part in reports for refusal in part.refusals] == [7, 1500]
+    assert reports[1].refusals[0].message == "Item 1500 is not UTF-8."
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    with (
+        gateway(lambda _: httpx.Response(500)) as api,
+        pytest.raises(LocalError, match=r"missing\.ndjson cannot be read"),
+    ):
+        list(api.submit(tmp_path / "missing.ndjson", NUMBER))

@@ -1,0 +1,92 @@
+"""Ports, memory, disk, secrets, restarts: what is decided before and between starts."""
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.local import resources
+from services.local.directory import DataDirectory
+from services.local.engine import make_model
+from services.local.errors import LocalError
+from services.local.ports import choose_ports
+from services.local.processes import ExitProbe, ProcessSpec
+from services.local.state import StackState, exclusive, load_state
+from services.local.supervisor import RestartLimit, Restarts
+
+
+def test_a_taken_port_is_replaced_and_all_are_different():
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        taken = busy.getsockname()[1]
+        ports = choose_ports({"pool": taken, "gateway": taken})
+    assert taken not in ports.values()
+    assert len(set(ports.values())) == 2
+
+
+def test_too_little_memory_is_said_in_one_sentence():
+    specs = [ProcessSpec("engine", (), ExitProbe(), memory_bytes=4 << 30), ProcessSpec("pool", (), ExitProbe())]
+    resources.check_memory(specs, 5 << 30)
+    with pytest.raises(LocalError, match=r"needs about 4\.1 GB \(4\.0 GB of it for engine\) and 2\.0 GB are free"):
+        resources.check_memory(specs, 2 << 30)
+
+
+def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path):
+    resources.check_disk(tmp_path, 1)
+    with pytest.raises(LocalError, match=f"The disk of {tmp_path} has .* free and Headwater wants"):
+        resources.check_disk(tmp_path, 1 << 60)
+
+
+def test_secrets_are_private_and_stay(tmp_path: Path):
+    directory = DataDirectory.at(tmp_path)
+    secret = directory.secret("service_token")
+    path = tmp_path / "secrets" / "service_token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert directory.secret("service_token") == secret
+    assert directory.secret("other") != secret
+
+
+def test_state_comes_back_as_it_was_saved(tmp_path: Path):
+    directory = DataDirectory.at(tmp_path)
+    directory.create()
+    assert load_state(directory) is None
+    state = StackState("run", 1, "2", "tiny", ports={"pool": 1})
+    state.save(directory)
+    assert load_state(directory) == state
+
+
+def test_a_directory_is_held_once(tmp_path: Path):
+    directory = DataDirectory.at(tmp_path)
+    directory.create()
+    with exclusive(directory), pytest.raises(LocalError, match="already runs on"), exclusive(directory):
+        pass
+    with exclusive(directory):
+        pass
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=40))
+def test_restarts_are_limited_within_the_window_and_wait_longer_each_time(gaps_s: list[float]):
+    limit = RestartLimit(restarts=3, window_s=60, first_delay_s=1, max_delay_s=3)
+    restarts, now = Restarts(limit), 0.0
+    granted: list[float] = []
+    for gap_s in gaps_s:
+        now += gap_s
+        delay_s = restarts.next_delay_s(now)
+        recent = [time for time in granted if now - time <= limit.window_s]
+        assert (delay_s is None) == (len(recent) >= limit.restarts)
+        if delay_s is not None:
+            assert delay_s == [1, 2, 3][len(recent)]
+            granted.append(now)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path):
+    directory = DataDirectory.at(tmp_path)
+    with pytest.raises(LocalError, match=r"There is no model directory '\./nothing'"):
+        make_model("./nothing", directory, 0)
+    with pytest.raises(LocalError, match="is not a model directory"):
+        make_model(str(tmp_path), directory, 0)
+    assert make_model("Qwen/Qwen3-0.6B", directory, 0).environment == {"HF_HUB_OFFLINE": "0"}

@@ -1,0 +1,57 @@
+"""The report's forms say the same."""
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from services.local import report
+from services.local.rendering import duration, show_campaign, show_campaigns, show_report
+from tests.unit.local import samples
+
+CONTENT = report.report_json(samples.report())
+
+
+def test_metrics_are_flat_with_their_intervals_and_null_where_nothing_was_counted():
+    base, sft_0 = CONTENT["stages"]
+    assert (base["stage"], base["policy"], base["n"], base["final_accuracy"]) == ("base", "base-0", 400, 0.7)
+    assert base["final_accuracy_interval"] == [0.7 - 0.05, 0.7 + 0.05]
+    assert base["error_recall"] is None
+    assert base["error_recall_interval"] is None
+    assert base["by_level"]["1"]["final_accuracy"] == 0.9
+    assert sft_0["final_accuracy"] is None
+    assert sft_0["n"] == 0
+    assert CONTENT["timeline"][0] == {
+        "name": "teach",
+        "status": "done",
+        "done": 600,
+        "total": 600,
+        "unit": "questions",
+        "seconds": 60.0,
+    }
+
+
+def test_markdown_has_every_metric():
+    text = report.markdown(CONTENT)
+    assert "| final accuracy % | 70.0 [65.0, 75.0] | – |" in text
+    assert all(report.title(metric) in text for metric in report.METRICS)
+    assert "| after probe-sft-0 | 0 | 0 | 6 |" in text
+
+
+def test_the_plot_is_a_picture(tmp_path: Path):
+    report.plot(CONTENT, tmp_path / "report.png")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_terminal_shows_the_same_numbers():
+    output = StringIO()
+    console = Console(file=output, width=160)
+    show_report(console, CONTENT)
+    show_campaign(console, samples.campaign())
+    show_campaigns(console, [samples.campaign()])
+    assert "70.0 [65.0, 75.0]" in output.getvalue()
+    assert "100 of 300 steps" in output.getvalue()
+
+
+def test_durations_are_said_as_people_say_them():
+    assert [duration(seconds) for seconds in (0, 42.9, 185, 7800)] == ["0 s", "42 s", "3 min 05 s", "2 h 10 min"]
