@@ -26,23 +26,13 @@ RECIPES: Mapping[str, Demo] = {
     "tiny": Demo(
         model="tiny",
         recipe=RECIPES_DIRECTORY / "tiny.toml",
-        questions=(
-            "examples.questions.arithmetic",
-            "--count",
-            "2400",
-            "--eval-count",
-            "600",
-            "--max-digits",
-            "1",
-            "--min-terms",
-            "3",
-            "--max-terms",
-            "5",
+        questions=tuple(
+            "examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5".split()
         ),
     ),
     "smollm2": Demo(
         model="smollm2",
         recipe=RECIPES_DIRECTORY / "smollm2.toml",
-        questions=("examples.questions.word_problems",),
+        questions=tuple("examples.questions.word_problems --count 160 --eval-count 48".split()),
     ),
 }

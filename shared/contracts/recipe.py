@@ -60,7 +60,7 @@ class TeachRecipe(Contract):
 
 
 class ProbeRecipe(Contract):
-    """probe: K responses per candidate question by the newest policy."""
+    """K responses per question: `probe` by SFT-0 for the full QA pool, `reprobe` by SFT-1, since "hard" is relative."""
 
     k: int = Field(default=8, ge=2, le=64)
     sampling: SamplingParameters = SamplingParameters(temperature=0.7)
@@ -200,6 +200,7 @@ class Recipe(Contract):
     teach: TeachRecipe = TeachRecipe()
     sft0: SftRecipe = SftRecipe()
     probe: ProbeRecipe = ProbeRecipe()
+    reprobe: ProbeRecipe = ProbeRecipe()
     router: RouterRecipe = RouterRecipe()
     build: BuildRecipe = BuildRecipe()
     sft1: SftRecipe = SftRecipe()

@@ -14,18 +14,18 @@ from shared.contracts.snapshots import SnapshotRecipe
 # An eval comes right after its policy, before a stage that would put other weights into the engine.
 CASCADE: tuple[Work, ...] = (
     Registration(S.REGISTER),
-    Sampling(S.EVAL_BASE, OrderPurpose.EVAL, policy_of=S.REGISTER, gathers=True),
-    Sampling(S.TEACH, OrderPurpose.TEACH, policy_of=S.TEACH),
+    Sampling(S.EVAL_BASE, OrderPurpose.EVAL, "eval", policy_of=S.REGISTER, gathers=True),
+    Sampling(S.TEACH, OrderPurpose.TEACH, "teach", policy_of=S.TEACH),
     Building(S.DISTILL, SnapshotRecipe.DISTILL, order_of=S.TEACH),
     SupervisedRun(S.SFT_0, "sft0", start_from=S.REGISTER, snapshot_of=S.DISTILL, version=1),
-    Sampling(S.EVAL_SFT_0, OrderPurpose.EVAL, policy_of=S.SFT_0),
-    Sampling(S.PROBE_SFT_0, OrderPurpose.PROBE, policy_of=S.SFT_0),
+    Sampling(S.EVAL_SFT_0, OrderPurpose.EVAL, "eval", policy_of=S.SFT_0),
+    Sampling(S.PROBE_SFT_0, OrderPurpose.PROBE, "probe", policy_of=S.SFT_0),
     Building(S.BUILD, SnapshotRecipe.S2R, order_of=S.PROBE_SFT_0, replay_of=S.DISTILL),
     SupervisedRun(S.SFT_1, "sft1", start_from=S.SFT_0, snapshot_of=S.BUILD, version=2),
-    Sampling(S.EVAL_SFT_1, OrderPurpose.EVAL, policy_of=S.SFT_1),
-    Sampling(S.PROBE_SFT_1, OrderPurpose.PROBE, policy_of=S.SFT_1),
+    Sampling(S.EVAL_SFT_1, OrderPurpose.EVAL, "eval", policy_of=S.SFT_1),
+    Sampling(S.PROBE_SFT_1, OrderPurpose.PROBE, "reprobe", policy_of=S.SFT_1),
     ReinforcementRun(S.RL, start_from=S.SFT_1, version=3),
-    Sampling(S.EVAL_RL, OrderPurpose.EVAL, policy_of=S.RL),
+    Sampling(S.EVAL_RL, OrderPurpose.EVAL, "eval", policy_of=S.RL),
 )
 NAMES = tuple(work.name for work in CASCADE)
 PROBES = tuple(work.name for work in CASCADE if isinstance(work, Sampling) and work.purpose is OrderPurpose.PROBE)

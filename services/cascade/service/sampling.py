@@ -11,7 +11,7 @@ from services.cascade.service.stage import Context, failed, waiting
 from shared.contracts.campaigns import StageName
 from shared.contracts.orders import Order, OrderIn, OrderPurpose, OrderState, QuestionSelection
 from shared.contracts.questions import PoolCounts, Split
-from shared.contracts.recipe import Recipe, TeacherKind
+from shared.contracts.recipe import EvalRecipe, ProbeRecipe, Recipe, TeacherKind, TeachRecipe
 from shared.errors import HeadwaterError
 
 EXTERNAL_FAILURE = "external_"  # how generation's codes for somebody else's server begin
@@ -19,13 +19,14 @@ EXTERNAL_FAILURE = "external_"  # how generation's codes for somebody else's ser
 
 @dataclass(frozen=True)
 class Sampling:
-    """One order of `purpose` with the policy that came out of `policy_of`.
+    """One order of `purpose` with the policy that came out of `policy_of`, sampled as the recipe's `section` says.
 
     `gathers`: it first waits for the recipe's minimum numbers of questions.
     """
 
     name: StageName
     purpose: OrderPurpose
+    section: str
     policy_of: StageName
     gathers: bool = False
 
@@ -37,16 +38,16 @@ class Sampling:
         if self.purpose is OrderPurpose.EVAL and not counts.eval and not context.recipe.minimum_eval_questions:
             return None
         policy_id, policy_version = context.policy(self.policy_of)
-        k, sampling = _responses(self.purpose, context.recipe)
+        section: TeachRecipe | ProbeRecipe | EvalRecipe = getattr(context.recipe, self.section)
         order = OrderIn(
             campaign_id=context.campaign_id,
             key=context.key(self.name),
             purpose=self.purpose,
             policy_id=policy_id,
             policy_version=policy_version,
-            k=k,
-            sampling=sampling,
-            selection=_selection(self.purpose, context.recipe, counts),
+            k=1 if _is_reference_teacher(section) else section.k,
+            sampling=section.sampling,
+            selection=_selection(section, context.recipe.seed, counts),
         )
         return order.model_dump(mode="json")
 
@@ -86,23 +87,19 @@ def _check_minimum(counts: PoolCounts, recipe: Recipe) -> None:
         )
 
 
-def _responses(purpose: OrderPurpose, recipe: Recipe) -> tuple[int, Any]:
-    if purpose is OrderPurpose.TEACH:
-        reference = recipe.teach.teacher.kind is TeacherKind.REFERENCE
-        return 1 if reference else recipe.teach.k, recipe.teach.sampling
-    section = recipe.probe if purpose is OrderPurpose.PROBE else recipe.eval
-    return section.k, section.sampling
+def _is_reference_teacher(section: TeachRecipe | ProbeRecipe | EvalRecipe) -> bool:
+    return isinstance(section, TeachRecipe) and section.teacher.kind is TeacherKind.REFERENCE
 
 
-def _selection(purpose: OrderPurpose, recipe: Recipe, counts: PoolCounts) -> QuestionSelection:
-    if purpose is OrderPurpose.EVAL:
-        return QuestionSelection(split=Split.EVAL, seed=recipe.seed)
-    if purpose is OrderPurpose.PROBE:
-        return QuestionSelection(fraction=recipe.probe.fraction, seed=recipe.seed)
+def _selection(section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, counts: PoolCounts) -> QuestionSelection:
+    if isinstance(section, EvalRecipe):
+        return QuestionSelection(split=Split.EVAL, seed=seed)
+    if isinstance(section, ProbeRecipe):
+        return QuestionSelection(fraction=section.fraction, seed=seed)
     return QuestionSelection(
-        with_solution=recipe.teach.teacher.kind is TeacherKind.REFERENCE,
-        limit=max(recipe.teach.minimum_questions, math.ceil(recipe.teach.fraction * counts.train)),
-        seed=recipe.seed,
+        with_solution=_is_reference_teacher(section),
+        limit=max(section.minimum_questions, math.ceil(section.fraction * counts.train)),
+        seed=seed,
     )
 
 

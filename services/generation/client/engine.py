@@ -92,8 +92,26 @@ class EngineClient:
         await self._call("POST", "/resume")
 
     async def reload_weights(self, directory: Path, timeout_s: float) -> None:
-        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds."""
-        body = {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}}
+        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds.
+
+        vLLM's own `reload_weights` leaves tied output heads as they were on the CPU; `reload_checkpoint` comes from
+        `engine_extension`. An engine without it is fine, unless it runs on the CPU.
+        """
+        try:
+            await self._reload("reload_checkpoint", directory, timeout_s)
+        except EngineRefusedError as error:
+            if "no attribute" not in error.reason:
+                raise
+            if "device_config=cpu" in str((await self._json("GET", "/server_info")).get("vllm_config")):
+                sentence = (
+                    "vLLM on the CPU replaces weights only in part by itself; start it with --worker-extension-cls "
+                    "services.generation.engine_extension.TiedHeadReload"
+                )
+                raise EngineRefusedError(sentence, error.status) from error
+            await self._reload("reload_weights", directory, timeout_s)
+
+    async def _reload(self, method: str, directory: Path, timeout_s: float) -> None:
+        body = {"method": method, "kwargs": {"weights_path": str(directory)}}
         await self._call("POST", "/collective_rpc", json=body, timeout=timeout_s)
 
     async def reset_prefix_cache(self) -> None:

@@ -32,30 +32,31 @@ class ReportFormat(StrEnum):
     PLOT = "plot"
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe file as data; what the keys mean is checked by the API.
+def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
+    """A recipe file as the campaign's name (its `name`, or the file's) and data; the API checks what the keys mean.
 
     Raises:
         LocalError: it can't be read, or isn't TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LocalError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LocalError(f"The recipe {path} is not TOML: {error}.") from error
+    return str(recipe.pop("name", path.stem)), recipe
 
 
 @campaign_app.command("create")
 def create(
     recipe: Annotated[Path, typer.Argument(help="A TOML recipe.")],
-    name: Annotated[str | None, typer.Option("--name", help="Default: the file's name.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Default: its `name`, or the file's.")] = None,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Create a campaign from a recipe; the same name and recipe again gives the same campaign."""
-    content = read_recipe(recipe)
+    named, content = read_recipe(recipe)
     with gateway(data_dir) as api:
-        campaign = api.create_campaign(name or recipe.stem, content)
+        campaign = api.create_campaign(name or named, content)
     terminal().print(f"{campaign.name} {campaign.id} {campaign.status}", highlight=False)
 
 

@@ -115,9 +115,9 @@ def _run(
     from services.local.client import Gateway
     from services.local.commands.campaigns import read_recipe, show_ingest
 
-    recipe = read_recipe(demo.recipe) | {"seed": seed}
+    _, recipe = read_recipe(demo.recipe)
     with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
-        campaign = gateway.create_campaign(name, recipe)
+        campaign = gateway.create_campaign(name, recipe | {"seed": seed})
         if campaign.status not in ("succeeded", "failed", "cancelled"):
             show_ingest(console, list(gateway.submit(questions, campaign.id)))
         campaign = _watch(console, gateway, campaign, demo)

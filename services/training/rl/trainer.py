@@ -116,6 +116,11 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
             state["baseline"] = self.baseline.dump()
 
 
+def _rewards_come_with_the_batch(**_: Any) -> list[float]:
+    """TRL asks for a reward function; it is never called."""
+    raise NotImplementedError
+
+
 def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path) -> RolloutTrainer:
     """A trainer that takes `recipe.steps` steps of groups_per_step * k responses."""
     responses = recipe.groups_per_step * recipe.k
@@ -133,7 +138,11 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
     # TRL wants a data set of prompts; ours come with the batches, so it only counts.
     numbers = Dataset.from_dict({"prompt": [""] * (recipe.steps * recipe.groups_per_step)})
     trainer = RolloutTrainer(
-        model=loaded.model, args=arguments, train_dataset=numbers, processing_class=loaded.tokenizer
+        model=loaded.model,
+        reward_funcs=_rewards_come_with_the_batch,
+        args=arguments,
+        train_dataset=numbers,
+        processing_class=loaded.tokenizer,
     )
     if loaded.reference is not None and loaded.reference.frozen is not None:
         frozen = loaded.reference.frozen

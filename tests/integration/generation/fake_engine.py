@@ -29,6 +29,8 @@ class FakeEngine:
         self.hold = asyncio.Event()
         self.hold.set()
         self.broken: set[str] = set()
+        self.methods = {"reload_checkpoint", "reload_weights"}
+        self.device = "cpu"
         self.reset()
         self.completions = 0
         self.aborted = 0
@@ -49,6 +51,7 @@ class FakeEngine:
     def _app(self) -> FastAPI:
         app = FastAPI()
         app.get("/weight_info")(lambda: {"weight_version": self.label})
+        app.get("/server_info")(lambda: {"vllm_config": f"device_config={self.device}"})
         app.get("/v1/models")(self._models)
         app.post("/update_weight_version")(self._set_label)
         app.post("/pause")(self._pause)
@@ -78,6 +81,9 @@ class FakeEngine:
 
     async def _reload(self, body: dict[str, Any]) -> Response:
         directory = body["kwargs"]["weights_path"]
+        if body["method"] not in self.methods:
+            return _refusal(500, f"'Worker' object has no attribute '{body['method']}'")
+        assert body["method"] == "reload_checkpoint" or self.device != "cpu", "half of the weights would stay"
         assert not self.unpaused.is_set(), "weights are replaced in a paused engine only"
         assert not self.adapters, "adapters are unloaded before their base goes"
         self.reloads.append(directory)

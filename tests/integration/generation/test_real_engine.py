@@ -34,6 +34,9 @@ pytestmark = [
 ]
 
 
+EXTENSION = ("--worker-extension-cls", "services.generation.engine_extension.TiedHeadReload")
+
+
 class Engine:
     """A real vLLM process, in a process group of its own."""
 
@@ -47,10 +50,10 @@ class Engine:
 
     def start(self) -> None:
         """Start it again on the same port."""
-        environment = os.environ | engine.environment(self._model) | engine.OFFLINE
+        environment = {**os.environ, **engine.environment(self._model), **engine.OFFLINE}
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                engine.command(self._model, self.port),
+                [*engine.command(self._model, self.port), *EXTENSION],
                 stdout=output,
                 stderr=output,
                 env=environment,
@@ -76,7 +79,7 @@ def make_adapter(base: Path, directory: Path, seed: int) -> Path:
     return directory
 
 
-def greedy_and_logprobs(base: Path, adapter: Path | None, token_ids: list[int], answer: list[int]) -> list[float]:
+def expected_logprobs(base: Path, adapter: Path | None, token_ids: list[int], answer: list[int]) -> list[float]:
     """log pi of each token of `answer` after the prompt, by transformers."""
     import torch
     from peft import PeftModel
@@ -85,6 +88,7 @@ def greedy_and_logprobs(base: Path, adapter: Path | None, token_ids: list[int], 
     model = AutoModelForCausalLM.from_pretrained(base)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
+    model.eval()
     with torch.no_grad():
         logits_T_V = model(torch.tensor([token_ids + answer])).logits[0].float()
     logprobs_T_V = torch.log_softmax(logits_T_V, dim=-1)
@@ -135,13 +139,12 @@ def check(line: PromptSamples, base: Path, adapter: Path | None) -> None:
     assert line.error is None, line
     prompt = unpack_int32(line.prompt_token_ids)
     for item in line.samples:
-        tokens, logprobs, ends = map(
-            list, (unpack_int32(item.token_ids), unpack_float32(item.logprobs), unpack_int32(item.token_ends))
-        )
+        tokens, ends = unpack_int32(item.token_ids), unpack_int32(item.token_ends)
+        logprobs = unpack_float32(item.logprobs)
         assert len(tokens) == len(logprobs) == len(ends) > 0
         assert ends == sorted(ends)
         assert ends[-1] == len(item.text)
-        expected = greedy_and_logprobs(base, adapter, prompt, tokens)
+        expected = expected_logprobs(base, adapter, prompt, tokens)
         assert all(math.isclose(a, b, abs_tol=2e-3) for a, b in zip(logprobs, expected, strict=True)), (
             logprobs,
             expected,

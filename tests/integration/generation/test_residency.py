@@ -121,6 +121,16 @@ async def test_refused_weights_are_a_conflict_and_the_engine_keeps_what_it_had(w
     assert await world.text(base) == "base"
 
 
+async def test_an_engine_on_the_cpu_that_would_keep_its_old_output_head_is_refused(world: World) -> None:
+    world.engine.methods = {"reload_weights"}
+    other = await world.register("other", PolicyKind.CHECKPOINT)
+    refused = await world.http.post(f"/v1/policies/{other.id}/live")
+    assert refused.status_code == httpx.codes.CONFLICT
+    assert "--worker-extension-cls" in refused.json()["error"]["message"]
+    world.engine.device = "cuda"
+    assert await world.text(other) == "other"
+
+
 async def test_live_says_what_the_engine_holds(world: World) -> None:
     base = await world.register("base", PolicyKind.BASE)
     other = await world.register("other", PolicyKind.CHECKPOINT)

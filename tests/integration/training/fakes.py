@@ -114,6 +114,10 @@ class FakePeers:
         async def snapshot(snapshot_id: UUID) -> Any:
             return self.snapshots.get(snapshot_id) or JSONResponse({}, 404)
 
+        self._add_batches(app)
+        return app
+
+    def _add_batches(self, app: FastAPI) -> None:
         @app.put("/v1/orders/{order_id}/policy")
         async def use_policy(order_id: UUID, body: OrderPolicy) -> dict[str, str]:
             self.order_policies.append(body)
@@ -135,8 +139,6 @@ class FakePeers:
             assert self.leased[body.step].batch_id == batch_id
             self.acknowledged.append(body.step)
             return {}
-
-        return app
 
     @contextmanager
     def serving(self) -> Iterator["FakePeers"]:

@@ -1,0 +1,223 @@
+"""Runs without a trainer: create once, one lease at a time, fenced writes, how attempts end."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from services.training import repository, service
+from services.training.attempt import TrainerCommand, attempt_run
+from services.training.lease import RunLease
+from services.training.main import create_app
+from services.training.settings import TrainingSettings
+from shared.contracts.recipe import SftRecipe
+from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
+from shared.db import Database
+
+pytestmark = pytest.mark.integration
+
+
+def run_in(campaign_id: UUID, **changes: object) -> RunIn:
+    values: dict[str, object] = {
+        "campaign_id": campaign_id,
+        "key": "sft-0",
+        "method": RunMethod.SFT,
+        "start_policy_id": UUID(int=1),
+        "snapshot_id": UUID(int=2),
+        "sft": SftRecipe(steps=10),
+        "publish_name": "sft-0",
+        "first_version": 1,
+    }
+    return RunIn.model_validate(values | changes)
+
+
+@pytest.fixture
+async def api(settings: TrainingSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process."""
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://training") as client,
+    ):
+        yield client
+
+
+async def create(database: Database, campaign_id: UUID) -> Run:
+    async with database.transaction() as session:
+        return (await service.create_run(session, run_in(campaign_id)))[0]
+
+
+async def read(database: Database, run_id: UUID) -> Run:
+    async with database.transaction() as session:
+        return await service.get_run(session, run_id)
+
+
+async def claim(database: Database, run_id: UUID) -> int | None:
+    async with database.transaction() as session:
+        row = await repository.claim_run(session, run_id, "test", 30.0)
+    return None if row is None else row.fence
+
+
+async def expire_lease(database: Database, run_id: UUID) -> None:
+    statement = text("UPDATE training.runs SET lease_expires_at = now() - interval '1 second' WHERE id = :id")
+    async with database.transaction() as session:
+        await session.execute(statement, {"id": run_id})
+
+
+def program(source: str) -> TrainerCommand:
+    """A trainer that is a few lines of Python; `result` and `fence` are its arguments."""
+
+    def command(_: UUID, fence: int, result: Path) -> Sequence[str]:
+        return [sys.executable, "-c", source, str(result), str(fence)]
+
+    return command
+
+
+async def attempt(database: Database, settings: TrainingSettings, run: Run, source: str) -> Run:
+    await attempt_run(run.id, settings, "test", threading.Event(), program(source))
+    return await read(database, run.id)
+
+
+async def test_a_run_is_created_once_per_key(api: httpx.AsyncClient, campaign_id: UUID) -> None:
+    body = run_in(campaign_id).model_dump(mode="json")
+    first, again = await api.post("/v1/runs", json=body), await api.post("/v1/runs", json=body)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert (first.json()["state"], first.json()["steps"]) == ("queued", 10)
+    other = await api.post("/v1/runs", json=body | {"seed": 7})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "run_conflict")
+    listed = await api.get("/v1/runs", params={"campaign": str(campaign_id), "state": "queued"})
+    assert [item["id"] for item in listed.json()["items"]] == [first.json()["id"]]
+    assert (await api.get(f"/v1/runs/{uuid4()}")).status_code == 404
+    assert (await api.get("/health/ready")).status_code == 200
+
+
+async def test_a_run_is_leased_by_one_worker_at_a_time(database: Database, campaign_id: UUID) -> None:
+    run = await create(database, campaign_id)
+    fences = await asyncio.gather(*(claim(database, run.id) for _ in range(4)))
+    assert sorted(fence for fence in fences if fence is not None) == [1]
+    assert (await read(database, run.id)).state is RunState.RUNNING
+    await expire_lease(database, run.id)
+    assert (await read(database, run.id)).state is RunState.QUEUED
+    assert await claim(database, run.id) == 2
+
+
+async def test_whoever_lost_the_lease_writes_nothing(database: Database, campaign_id: UUID) -> None:
+    run = await create(database, campaign_id)
+    await claim(database, run.id)
+    await expire_lease(database, run.id)
+    await claim(database, run.id)
+    async with database.transaction() as session:
+        assert not await repository.beat(session, run.id, 1, 5, 100, 30.0)
+        assert not await repository.record_checkpoint(session, run.id, 1, 5)
+        assert not await repository.record_success(session, run.id, 1, uuid4(), 1, 10, 100)
+        assert not await repository.record_failure(session, run.id, 1, RunFailure.CRASHED, "")
+        assert not await repository.requeue(session, run.id, 1, "", 0.0, blameless=False)
+        assert await repository.beat(session, run.id, 2, 6, 200, 30.0)
+    after = await read(database, run.id)
+    assert (after.state, after.step, after.tokens) == (RunState.RUNNING, 6, 200)
+
+
+async def test_a_trainer_ends_when_its_run_is_cancelled(
+    api: httpx.AsyncClient, database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    lost = threading.Event()
+    with RunLease(settings, run.id, fence, lost=lost.set) as lease:
+        lease.report(3, 40)
+        lease.log(3, {"loss": 0.5, "grad_norm": float("nan")})
+        while (await read(database, run.id)).step != 3:
+            await asyncio.sleep(0.05)
+        assert not lost.is_set()
+        assert (await api.post(f"/v1/runs/{run.id}/cancel")).json()["state"] == "cancelled"
+        assert await asyncio.to_thread(lost.wait, 30)
+    metrics = (await api.get(f"/v1/runs/{run.id}/metrics")).json()
+    assert [(point["step"], point["values"]) for point in metrics] == [(3, {"loss": 0.5})]
+    assert (await api.post(f"/v1/runs/{run.id}/cancel")).status_code == 200
+    assert await claim(database, run.id) is None
+
+
+NAMED = """
+import json, sys
+json.dump({"reason": "not_a_number", "sentence": "The loss of step 3 is nan."}, open(sys.argv[1], "w"))
+sys.exit(70)
+"""
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+CRASHED = "raise SystemExit(1)"
+
+
+async def test_a_named_failure_ends_the_run(database: Database, settings: TrainingSettings, campaign_id: UUID) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), NAMED)
+    assert (run.state, run.failure) == (RunState.FAILED, RunFailure.NOT_A_NUMBER)
+    assert run.message == "The loss of step 3 is nan."
+
+
+@pytest.mark.parametrize(
+    ("source", "failure"), [(KILLED, RunFailure.OUT_OF_MEMORY), (CRASHED, RunFailure.TOO_MANY_ATTEMPTS)]
+)
+async def test_a_trainer_that_dies_is_tried_again_a_few_times(
+    database: Database, settings: TrainingSettings, campaign_id: UUID, source: str, failure: RunFailure
+) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), source)
+    assert (run.state, run.attempts) == (RunState.QUEUED, 1)
+    run = await attempt(database, settings, run, source)
+    assert (run.state, run.failure, run.attempts) == (RunState.FAILED, failure, 2)
+
+
+async def test_a_checkpoint_makes_the_attempts_start_over(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    for _ in range(settings.training_attempts + 1):
+        fence = await claim(database, run.id)
+        assert fence is not None
+        async with database.transaction() as session:
+            assert await repository.record_checkpoint(session, run.id, fence, 3)
+        await expire_lease(database, run.id)
+    run = await attempt(database, settings, run, CRASHED)
+    assert run.state is RunState.QUEUED
+
+
+async def test_a_run_whose_workers_die_with_their_trainers_fails_in_the_end(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    for _ in range(settings.training_attempts):
+        await claim(database, run.id)
+        await expire_lease(database, run.id)
+    run = await attempt(database, settings, run, "raise AssertionError")
+    assert (run.state, run.failure) == (RunState.FAILED, RunFailure.TOO_MANY_ATTEMPTS)
+
+
+async def test_a_stopping_worker_gives_its_run_back_at_once_and_ends_the_trainer(
+    database: Database, settings: TrainingSettings, campaign_id: UUID, tmp_path: Path
+) -> None:
+    run = await create(database, campaign_id)
+    stopping, started = threading.Event(), tmp_path / "started"
+    sleeper = program(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)")
+    attempted = asyncio.create_task(attempt_run(run.id, settings, "test", stopping, sleeper))
+    while not await asyncio.to_thread(started.exists):
+        await asyncio.sleep(0.02)
+    stopping.set()
+    await attempted
+    assert (await read(database, run.id)).state is RunState.QUEUED
+    assert await claim(database, run.id) == 2
+
+
+async def test_a_second_message_does_nothing(
+    database: Database, settings: TrainingSettings, campaign_id: UUID, tmp_path: Path
+) -> None:
+    run = await create(database, campaign_id)
+    await claim(database, run.id)
+    trace = tmp_path / "trace"
+    await attempt(database, settings, run, f"import pathlib; pathlib.Path({str(trace)!r}).touch()")
+    assert not await asyncio.to_thread(trace.exists)
+    assert (await read(database, run.id)).attempts == 1

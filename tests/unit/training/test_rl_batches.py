@@ -1,0 +1,173 @@
+"""Leased groups to rows: what is trained on, what is left out, and to which action a token belongs."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.training.rl.advantages import BatchBaseline
+from services.training.rl.batches import UNTRAINED, plan_batch, token_actions
+from services.training.rl.rewards import action_rewards
+from services.training.rl.tensors import pad_rows, trim
+from shared.contracts.base import pack_float32, pack_int32
+from shared.contracts.generation import FinishReason
+from shared.contracts.orders import Group, ResponseIn
+from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
+from shared.contracts.recipe import RewardLevel
+from shared.contracts.verdicts import (
+    ClaimedVerdict,
+    ScoredSegment,
+    SegmentKind,
+    UnscoredReason,
+    Verdict,
+    VerdictOutcome,
+)
+
+ANY = UUID(int=1)
+SOLVE, VERIFY = SegmentKind.SOLVE, SegmentKind.VERIFY
+
+
+def response(outcome: float | None, rewards: Sequence[float | None] = (), **changes: object) -> ResponseIn:
+    """A response of two tokens a segment (of two characters each) and an end token."""
+    segments = tuple(
+        ScoredSegment(
+            kind=(SOLVE, VERIFY)[n % 2], start=2 * n, end=2 * n + 2, reward=reward, answer="1",
+            claimed=None if reward is None else ClaimedVerdict.CORRECT,
+        )
+        for n, reward in enumerate(rewards)
+    )  # fmt: skip
+    tokens = 2 * max(len(rewards), 1) + 1
+    verdict = Verdict(
+        outcome={1.0: VerdictOutcome.CORRECT, -1.0: VerdictOutcome.INCORRECT, None: VerdictOutcome.UNSCORED}[outcome],
+        unscored_reason=UnscoredReason.TIMEOUT if outcome is None else None,
+        segments=segments,
+        verifier="math@1",
+    )
+    values = {
+        "text": "x" * (tokens - 1),
+        "finish_reason": FinishReason.STOP,
+        "token_ids": pack_int32(range(10, 10 + tokens)),
+        "logprobs": pack_float32([-0.5] * tokens),
+        "token_ends": pack_int32([*range(1, tokens), tokens - 1]),
+        "verdict": verdict,
+    }
+    return ResponseIn(**(values | changes))
+
+
+def group(*responses: ResponseIn, version: int = 3) -> Group:
+    question = Question(
+        id=ANY, campaign_id=ANY, text="?", answer="1", kind=QuestionKind.NUMERIC, split=Split.TRAIN,
+        domain="arithmetic", state=QuestionState.HARD, tiny=False,
+    )  # fmt: skip
+    return Group(
+        id=ANY, order_id=ANY, question=question, policy_id=ANY, policy_version=version,
+        prompt_token_ids=pack_int32([1, 2]), responses=responses, created_at="2025-01-01T00:00:00Z",
+    )  # fmt: skip
+
+
+def plan(groups: Sequence[Group], level: RewardLevel = RewardLevel.OUTCOME):
+    return plan_batch(groups, level, BatchBaseline(), policy_version=5)
+
+
+@pytest.mark.parametrize("level", list(RewardLevel))
+def test_a_group_of_equal_rewards_changes_nothing_and_is_counted(level: RewardLevel) -> None:
+    mixed = group(response(1.0, [1.0, 1.0]), response(-1.0, [-1.0, 1.0]))
+    equal = group(response(1.0, [1.0, 1.0]), response(1.0, [1.0, 1.0]))
+    alone, together = plan([mixed], level), plan([mixed, equal], level)
+    assert together.rows == alone.rows
+    assert together.metrics["zero_variance_rate"] == 0.5
+    assert plan([equal], level).rows == []
+
+
+def test_outcome_level_has_one_action_over_the_whole_response() -> None:
+    rows = plan([group(response(1.0, [-1.0, 1.0, 1.0]), response(-1.0, [-1.0, -1.0]))]).rows
+    assert [row.actions for row in rows] == [[0] * 7, [0] * 5]
+    assert [row.advantages for row in rows] == [[2.0], [-2.0]]
+    assert [row.weights for row in rows] == [[0.5], [0.5]]
+
+
+def test_process_level_has_one_action_a_segment_and_the_end_token_belongs_to_the_last() -> None:
+    rows = plan([group(response(1.0, [1.0, 1.0]), response(-1.0, [-1.0, 1.0]))], RewardLevel.PROCESS).rows
+    assert rows[0].actions == [0, 0, 1, 1, 1]
+    assert rows[0].advantages == [1.0, 0.0]
+    assert rows[0].weights == [0.25, 0.25]
+
+
+def test_unscored_responses_are_in_no_baseline_and_no_loss() -> None:
+    mixed = [response(1.0), response(-1.0), response(-1.0)]
+    with_unscored = plan([group(*mixed, response(None))])
+    assert with_unscored.rows == plan([group(*mixed)]).rows
+    assert with_unscored.metrics["unscored_rate"] == 0.25
+    assert plan([group(response(1.0), response(None))]).rows == []
+
+
+def test_a_response_without_token_ids_is_left_out() -> None:
+    without = response(-1.0, token_ids="", logprobs="", token_ends="")
+    assert plan([group(response(1.0), without)]).rows == []
+
+
+def test_a_truncated_response_keeps_its_outcome() -> None:
+    truncated = response(-1.0, finish_reason=FinishReason.LENGTH)
+    result = plan([group(response(1.0), truncated)])
+    assert len(result.rows) == 2
+    assert result.metrics["truncated_rate"] == 0.5
+
+
+def test_a_check_without_a_verdict_is_a_failure_only_where_segments_are_judged() -> None:
+    unparsed = response(1.0, [1.0, None])
+    assert action_rewards(unparsed.verdict) == [1.0, -1.0]
+    assert plan([group(unparsed, response(1.0, [1.0, 1.0]))]).rows == []
+    assert len(plan([group(unparsed, response(1.0, [1.0, 1.0]))], RewardLevel.PROCESS).rows) == 2
+
+
+def test_what_the_verifier_could_not_judge_has_no_reward_and_no_loss() -> None:
+    judged = ScoredSegment(kind=VERIFY, start=2, end=4, claimed=ClaimedVerdict.CORRECT, reward=None)
+    first = response(1.0, [1.0, 1.0])
+    verdict = first.verdict.model_copy(update={"segments": (first.verdict.segments[0], judged)})
+    unknown = first.model_copy(update={"verdict": verdict})
+    assert action_rewards(verdict) == [1.0, None]
+    rows = plan([group(unknown, response(-1.0, [-1.0, -1.0]))], RewardLevel.PROCESS).rows
+    assert rows[0].actions == [0, 0, UNTRAINED, UNTRAINED, UNTRAINED]
+    assert rows[0].weights == [0.5, 0.0]
+
+
+def test_tool_output_is_never_trained() -> None:
+    segments = (
+        ScoredSegment(kind=SegmentKind.ACT, start=0, end=2),
+        ScoredSegment(kind=SegmentKind.OBSERVE, start=2, end=4),
+        ScoredSegment(kind=SOLVE, start=4, end=6, reward=1.0),
+    )
+    base = response(1.0, [1.0, 1.0, 1.0])
+    tool = base.model_copy(update={"verdict": base.verdict.model_copy(update={"segments": segments})})
+    assert token_actions(tool, RewardLevel.OUTCOME) == [0, 0, UNTRAINED, UNTRAINED, 0, 0, 0]
+
+
+@given(st.lists(st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=4), min_size=2, max_size=8))
+def test_weights_of_a_batch_sum_to_one_and_every_trained_token_has_an_action(rewards: list[list[float]]) -> None:
+    rows = plan([group(*(response(values[0], values) for values in rewards))], RewardLevel.PROCESS).rows
+    for row in rows:
+        assert len(row.actions) == len(row.token_ids) == len(row.old_logprobs)
+        assert set(row.actions) == set(range(len(row.advantages)))
+    assert not rows or sum(weight for row in rows for weight in row.weights) == pytest.approx(1.0)
+
+
+def test_staleness_is_a_difference_of_versions() -> None:
+    metrics = plan([group(response(1.0), version=3), group(response(1.0), version=5)]).metrics
+    assert (metrics["staleness_mean"], metrics["staleness_max"]) == (1.0, 2.0)
+
+
+def test_padding_adds_rows_that_contribute_nothing_and_aligns_every_column() -> None:
+    rows = plan([group(response(1.0), response(-1.0), response(-1.0, [-1.0, -1.0]))]).rows
+    batch = pad_rows(rows, pad_token_id=0, micro_batches=2)
+    assert batch["input_ids_B_T"].shape == (4, 7)
+    assert batch["input_ids_B_T"][0].tolist() == [1, 2, 10, 11, 12, 0, 0]
+    assert batch["actions_B_T"][0].tolist() == [-1, -1, 0, 0, 0, -1, -1]
+    assert batch["old_logprobs_B_T"][0].tolist() == [0, 0, -0.5, -0.5, -0.5, 0, 0]
+    assert not batch["weights_B_A"][3].any()
+    assert not (batch["actions_B_T"][3] >= 0).any()
+    short = trim({name: tensor[:2] for name, tensor in batch.items()})
+    assert short["input_ids_B_T"].shape == (2, 5)
+    assert torch.equal(pad_rows([], 0, 3)["weights_B_A"], torch.zeros(3, 1))
