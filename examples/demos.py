@@ -11,14 +11,14 @@ RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Demo:
-    """One demo. `questions` is the module and the arguments that write its questions as NDJSON (`--out` and `--seed` are added).
+    """One demo. `questions`: module and arguments that write its questions as NDJSON (`--out` and `--seed` are added).
 
     `stage_seconds` is what each stage took on 2 CPU cores; with it the demo estimates what is left.
     """
 
     model: str
     recipe: Path
-    questions: tuple[str, ...]
+    questions: str
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -26,13 +26,11 @@ RECIPES: Mapping[str, Demo] = {
     "tiny": Demo(
         model="tiny",
         recipe=RECIPES_DIRECTORY / "tiny.toml",
-        questions=tuple(
-            "examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5".split()
-        ),
+        questions="examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5",
     ),
     "smollm2": Demo(
         model="smollm2",
         recipe=RECIPES_DIRECTORY / "smollm2.toml",
-        questions=tuple("examples.questions.word_problems --count 160 --eval-count 48".split()),
+        questions="examples.questions.word_problems --count 160 --eval-count 48",
     ),
 }

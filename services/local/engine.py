@@ -87,6 +87,8 @@ def command(model: EngineModel, port: int) -> tuple[str, ...]:
         "max-lora-rank": str(model.lora_rank),
         "max-logprobs": "20",
         "generation-config": "vllm",
+        "distributed-executor-backend": "uni",
+        "worker-extension-cls": "services.generation.engine_extension.TiedHeadReload",
     }
     words = (word for name, value in options.items() for word in (f"--{name}", value))
     switches = ("--enable-lora", "--no-enable-chunked-prefill", "--disable-uvicorn-access-log")
@@ -100,6 +102,8 @@ def environment(model: EngineModel) -> dict[str, str]:
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": str(model.kv_cache_gigabytes),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # One process for scheduler and model: two of them spin while they wait for each other, and that takes a core.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         **model.environment,

@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -30,6 +30,14 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 STOP_DEADLINE_S = 5.0
 MAX_BACKOFF_S = 60.0
+
+
+class Stopping(Protocol):
+    """Whether the worker is asked to stop: a threading or multiprocessing event."""
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+
 
 # command(run_id, fence, result file): tests start something smaller than a trainer.
 TrainerCommand = Callable[[UUID, int, Path], Sequence[str]]
@@ -66,7 +74,7 @@ async def attempt_run(
     run_id: UUID,
     settings: TrainingSettings,
     worker: str,
-    stopping: threading.Event,
+    stopping: Stopping,
     command: TrainerCommand = trainer_command,
 ) -> Attempt:
     """Lease and execute a run until its trainer ends or `stopping` is set; nothing when there is nothing to lease."""
@@ -95,7 +103,7 @@ async def _refuse(session: AsyncSession, row: RunRow, attempts: int) -> Attempt:
     return Attempt(executed=False, campaign_id=row.campaign_id)
 
 
-async def _execute(command: Sequence[str], settings: TrainingSettings, stopping: threading.Event) -> int | None:
+async def _execute(command: Sequence[str], settings: TrainingSettings, stopping: Stopping) -> int | None:
     """The exit code of the trainer; None when it was stopped because the worker stops."""
     environment = trainer_environment(settings.training_threads)
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: ASYNC220

@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from services.training.attempt import trainer_environment
-from services.training.failures import EXIT_FAILED, name_failure
+from services.training.failures import EXIT_FAILED, RunError, name_failure
 from services.training.lease import RunLease
 from services.training.settings import TrainingSettings
 from shared.contracts.runs import RunMethod
@@ -92,7 +92,10 @@ def main() -> None:
             train_and_publish(lease, settings)
     except Exception as error:
         failure = name_failure(error)
-        log.exception("run %s failed: %s", arguments.run_id, failure.sentence)
+        if isinstance(error, RunError):
+            log.error("run %s failed: %s", arguments.run_id, failure.sentence)  # noqa: TRY400  a named failure says all
+        else:
+            log.exception("run %s failed: %s", arguments.run_id, failure.sentence)
         if arguments.result is not None:
             failure.write(arguments.result)
         sys.exit(EXIT_FAILED)

@@ -6,6 +6,7 @@ was silent for a whole lease) ends the process at once: what it would still do i
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -29,6 +30,8 @@ from shared.db import Database
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 BEAT_DEADLINE_S = 10.0
+# What a database that is down or restarting makes of a statement.
+_SILENCES = (SQLAlchemyError, OSError, TimeoutError)
 WRITE_RETRY_S = 0.5
 
 
@@ -52,6 +55,7 @@ class RunLease:
         self._thread = threading.Thread(target=self._loop.run_forever, name="lease", daemon=True)
         self._held_until = time.monotonic() + settings.training_lease_s
         self._resources = AsyncExitStack()
+        self._one_beat = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
 
     def __enter__(self) -> "RunLease":
@@ -84,8 +88,8 @@ class RunLease:
             self._metrics.append(RunMetric(step=step, values=finite, at=datetime.now(UTC)))
 
     def checkpoint_saved(self, step: int) -> None:
-        """A checkpoint of `step` is durable."""
-        self.wait(self._write(repository.record_checkpoint, step))
+        """A checkpoint of `step` is durable; then so are the logged points up to it."""
+        self.wait(self._record_checkpoint(step))
 
     def succeed(self, policy_id: UUID, policy_version: int) -> None:
         """The run is over: last metrics, progress and policy are written."""
@@ -103,6 +107,8 @@ class RunLease:
     async def _close(self) -> None:
         if self._beating is not None:
             self._beating.cancel()
+            with contextlib.suppress(*_SILENCES):
+                await self._beat()
         await self._resources.aclose()
 
     async def _row(self) -> repository.RunRow:
@@ -121,7 +127,7 @@ class RunLease:
             await asyncio.sleep(self.settings.training_heartbeat_s)
             try:
                 await self._beat()
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except _SILENCES as error:
                 log.warning("heartbeat of run %s failed: %s", self.run_id, error)
             if time.monotonic() > self._held_until:
                 log.error("run %s: the database was silent for a whole lease", self.run_id)
@@ -129,6 +135,10 @@ class RunLease:
 
     async def _beat(self) -> None:
         """Extend the lease; write progress and logged points in the same transaction."""
+        async with self._one_beat:
+            await self._send_beat()
+
+    async def _send_beat(self) -> None:
         with self._lock:
             metrics, self._metrics = self._metrics, []
         sent_at, lease_s = time.monotonic(), self.settings.training_lease_s
@@ -153,14 +163,28 @@ class RunLease:
                 async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
                     held = await statement(session, self.run_id, self.fence, *values)
                 break
-            except (SQLAlchemyError, OSError, TimeoutError) as error:
+            except _SILENCES as error:
                 log.warning("a write of run %s failed, trying again: %s", self.run_id, error)
                 await asyncio.sleep(WRITE_RETRY_S)
         if not held:
             self._lost()
 
+    async def _write_all(self) -> None:
+        """A heartbeat that was certainly written."""
+        while True:
+            try:
+                return await self._beat()
+            except _SILENCES as error:
+                log.warning("a heartbeat of run %s failed, trying again: %s", self.run_id, error)
+                await asyncio.sleep(WRITE_RETRY_S)
+
+    async def _record_checkpoint(self, step: int) -> None:
+        await self._write_all()
+        await self._write(repository.record_checkpoint, step)
+
     async def _finish(self, policy_id: UUID, policy_version: int) -> None:
-        await self._beat()
+        await self._write_all()
         if self._beating is not None:
             self._beating.cancel()
+            self._beating = None
         await self._write(repository.record_success, policy_id, policy_version, self.step, self.tokens)

@@ -130,14 +130,13 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         log.info("run %s goes on from step %d", self.attempt.lease.run_id, newest.step)
         self.attempt.load_state(newest.directory)
         self.attempt.lease.report(newest.step, self.attempt.tokens)
+        self._load_from_checkpoint(str(newest.directory))
         self.after_resume(newest.step)
         if newest.step < self.args.max_steps:
             self.train(resume_from_checkpoint=str(newest.directory))
-        else:
-            self._load_from_checkpoint(str(newest.directory))
 
     def after_resume(self, step: int) -> None:
-        """Called before training goes on from the checkpoint of `step`."""
+        """Called with the weights of the checkpoint of `step` loaded, before training goes on."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; its loss must be a number."""

@@ -103,7 +103,9 @@ def load(start: Start, lora: LoraRecipe | None, *, bf16: bool, kl: bool, seed: i
         raise _bad_model(start.policy, str(error).splitlines()[0][:300]) from error
     model.config.use_cache = False
     if lora is None:
-        model = model.merge_and_unload() if start.adapter_directory is not None else model
+        if start.adapter_directory is not None:
+            # An adapter's base is frozen, also after merging.
+            model = model.merge_and_unload().requires_grad_(requires_grad=True)
         return Loaded(model, tokenizer, Reference(_frozen_copy(model)) if kl else None)
     if start.adapter_directory is not None:
         _check_rank(start.policy, model.peft_config["default"], lora)

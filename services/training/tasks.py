@@ -1,13 +1,13 @@
 """Celery in: a hint to execute a run. Acknowledged early; the run's lease in Postgres decides, never the message.
 
-One run a worker process: start it with `--pool solo`, so that a stopping worker stops its trainer and gives the run back.
+One run at a time: `--concurrency 1`. A worker that is asked to stop ends its trainer and gives the run back.
 """
 
 import asyncio
 import functools
+import multiprocessing
 import os
 import socket
-import threading
 from uuid import UUID
 
 from celery.signals import worker_ready, worker_shutting_down
@@ -17,7 +17,8 @@ from services.training.attempt import attempt_run, log, waiting_runs
 from services.training.settings import TrainingSettings
 from shared.bus import ADVANCE_TASK, EXECUTE_TASK, create_celery, hint
 
-_stopping = threading.Event()
+# Set in the worker's main process, read in its pool process, which is a fork of it.
+_stopping = multiprocessing.Event()
 
 
 @functools.cache

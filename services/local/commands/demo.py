@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -73,10 +74,10 @@ def _write_questions(demo: Demo, path: Path, seed: int) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
-    command = [sys.executable, "-m", *demo.questions, "--out", str(draft), "--seed", str(seed)]
+    command = [sys.executable, "-m", *shlex.split(demo.questions), "--out", str(draft), "--seed", str(seed)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
-        raise LocalError(f"The questions could not be made; {demo.questions[0]} said:\n{made.stderr.strip()[-800:]}")
+        raise LocalError(f"The questions could not be made; {demo.questions} said:\n{made.stderr.strip()[-800:]}")
     draft.replace(path)
     return path
 

@@ -34,6 +34,7 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
         trainer.source.policy_version = newest_version(run, recipe, step, attempt.start.policy.version)
         if "baseline" in attempt.state:
             trainer.baseline = RunningBaseline.restore(attempt.state["baseline"])
+        publish_if_due(attempt, publisher, trainer, step)
 
     trainer.checkpointed, trainer.resumed = checkpointed, resumed
     trainer.follow(attempt, recipe.checkpoint_every_steps)
@@ -42,7 +43,7 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
 
 
 def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrainer, step: int) -> None:
-    """Publish an intermediate version, load it into the engine, and let the order sample with it."""
+    """Publish an intermediate version, load it into the engine, and let the order sample with it; again is harmless."""
     run, recipe = attempt.run, trainer.recipe
     if run.order_id is None or step % recipe.publish_every_steps != 0 or step >= recipe.steps:
         return

@@ -99,9 +99,8 @@ async def test_a_crash_in_a_switch_is_not_taken_for_loaded_weights(world: World)
     await world.text(other)
     world.engine.label, world.engine.resident = "loading.0123", "half-replaced"
     world.engine.unpaused.clear()
-    while (await world.http.get(f"/v1/policies/{other.id}")).json()["live"]:
+    while world.engine.reloads[-1:] != [other.uri] or len(world.engine.reloads) < 2:
         await asyncio.sleep(0.02)
-    await world.until_ready()
     assert await world.text(other) == "other"
 
 

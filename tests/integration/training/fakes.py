@@ -41,6 +41,8 @@ class FakePeers:
     order_policies: list[OrderPolicy] = field(default_factory=list)
     live: list[UUID] = field(default_factory=list)
     broken_loads: int = 0
+    busy: bool = False
+    asked_while_busy: int = 0
     url: str = ""
 
     def add_base(self, campaign_id: UUID, directory: Path) -> Policy:
@@ -96,6 +98,9 @@ class FakePeers:
 
         @app.get("/v1/policies/{policy_id}")
         async def policy(policy_id: UUID) -> Any:
+            if self.busy:
+                self.asked_while_busy += 1
+                return JSONResponse({}, 503)
             return self.policies.get(policy_id) or JSONResponse({}, 404)
 
         @app.post("/v1/policies")

@@ -1,4 +1,4 @@
-"""The way of a run through the real API, broker, worker and trainer process; the policy it names does not exist."""
+"""Runs through the real API, broker, worker and trainer process, up to where the policy is asked for."""
 
 import asyncio
 import json
@@ -17,6 +17,7 @@ from services.training.settings import TrainingSettings
 from shared.bus import ADVANCE_TASK, CONTROL_QUEUE
 from shared.contracts.recipe import SftRecipe
 from shared.contracts.runs import RunIn, RunMethod
+from tests.integration.training.fakes import FakePeers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -24,40 +25,62 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 @pytest.fixture
 def worker(settings: TrainingSettings) -> Iterator[subprocess.Popen[bytes]]:
     """A training worker as it is deployed."""
-    options = ["worker", "--queues", "training", "--pool", "solo", "--loglevel", "warning", "--without-mingle"]
+    options = ["worker", "--queues", "training", "--concurrency", "1", "--loglevel", "warning", "--without-mingle"]
     process = subprocess.Popen([sys.executable, "-m", "celery", "-A", "services.training.tasks:celery", *options])
     yield process
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0, "a worker that is asked to stop, stops"
+    process.kill()
+    process.wait(timeout=60)
 
 
-async def test_a_created_run_is_executed_and_the_cascade_hears_of_its_end(
-    settings: TrainingSettings, worker: subprocess.Popen[bytes], campaign_id: UUID
-) -> None:
-    run = RunIn(
+def run_in(campaign_id: UUID, key: str) -> RunIn:
+    return RunIn(
         campaign_id=campaign_id,
-        key="sft-0",
+        key=key,
         method=RunMethod.SFT,
         start_policy_id=uuid4(),
         snapshot_id=uuid4(),
         sft=SftRecipe(),
-        publish_name="sft-0",
+        publish_name=key,
         first_version=1,
     )
+
+
+async def test_runs_are_executed_and_given_back_by_a_worker_that_stops(
+    settings: TrainingSettings, worker: subprocess.Popen[bytes], peers: FakePeers, campaign_id: UUID
+) -> None:
     transport = httpx.ASGITransport(create_app(settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://training") as api:
-        created = (await api.post("/v1/runs", json=run.model_dump(mode="json"))).json()
-        done = created
-        while done["state"] in ("queued", "running"):
+
+        async def create(key: str) -> dict[str, str]:
+            body = run_in(campaign_id, key).model_dump(mode="json")
+            created: dict[str, str] = (await api.post("/v1/runs", json=body)).json()
+            return created
+
+        async def read(run: dict[str, str]) -> dict[str, str]:
+            current: dict[str, str] = (await api.get(f"/v1/runs/{run['id']}")).json()
+            return current
+
+        run = await create("without-policy")
+        while (done := await read(run))["state"] in ("queued", "running"):
             assert worker.poll() is None
             await asyncio.sleep(0.2)
-            done = (await api.get(f"/v1/runs/{created['id']}")).json()
-    assert (done["state"], done["failure"]) == ("failed", "bad_model")
-    assert str(run.start_policy_id) in done["message"]
-    broker = redis.Redis.from_url(settings.redis_url)
-    popped = await asyncio.to_thread(broker.blpop, [CONTROL_QUEUE], 60)
-    broker.close()
-    assert isinstance(popped, (list, tuple))
-    message = json.loads(popped[1])
-    assert message["headers"]["task"] == ADVANCE_TASK
-    assert str(campaign_id) in message["headers"]["argsrepr"]
+        assert (done["state"], done["failure"]) == ("failed", "bad_model")
+        assert run["start_policy_id"] in done["message"]
+        broker = redis.Redis.from_url(settings.redis_url)
+        popped = await asyncio.to_thread(broker.blpop, [CONTROL_QUEUE], 60)
+        broker.close()
+        assert isinstance(popped, (list, tuple))
+        message = json.loads(popped[1])
+        assert message["headers"]["task"] == ADVANCE_TASK
+        assert str(campaign_id) in message["headers"]["argsrepr"]
+
+        peers.busy = True
+        run = await create("waiting-for-generation")
+        while not peers.asked_while_busy:
+            assert worker.poll() is None
+            await asyncio.sleep(0.2)
+        assert (await read(run))["state"] == "running"
+        worker.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait, 60) == 0
+        given_back = await read(run)
+        assert (given_back["state"], given_back["message"]) == ("queued", "The worker stopped.")
