@@ -75,6 +75,10 @@ class Gateway:
         """Stop a campaign for good; what it made stays."""
         return self._call(Campaign, "POST", f"/v1/campaigns/{campaign_id}/cancel")
 
+    def resume(self, campaign_id: UUID) -> Campaign:
+        """Go on with a failed campaign, at the stage that failed."""
+        return self._call(Campaign, "POST", f"/v1/campaigns/{campaign_id}/resume")
+
     def report(self, campaign_id: UUID) -> Report:
         """The report as far as the campaign has come."""
         return self._call(Report, "GET", f"/v1/campaigns/{campaign_id}/report")

@@ -100,8 +100,8 @@ class BuildRecipe(Contract):
 
     `keep_probability`: chance to keep a question by its number of rounds as the table gives it.
     `own_verifications`: use verifications that the policy itself wrote where their verdict is right.
-    `styles`: relative share of the two styles among template verifications. `balance_verdicts`: trim so that trained
-    'correct' and 'incorrect' verdicts are as many. `replay_fraction`: rows of the SFT-0 snapshot mixed in, as a share
+    `styles`: relative share of the two styles among template verifications. `balance_verdicts`: trim so that as
+    many first verdicts are 'correct' as 'incorrect'. `replay_fraction`: rows of the SFT-0 snapshot mixed in, as a share
     of the built rows. `one_round_fraction`: verified right first attempts added, as a share of the built multi-round rows.
     `max_rows`: 0 means no limit.
     """
@@ -112,7 +112,7 @@ class BuildRecipe(Contract):
         default_factory=lambda: {VerificationStyle.CONFIRMATIVE: 1.0, VerificationStyle.PROBLEM_SOLVING: 0.0}
     )
     balance_verdicts: bool = True
-    one_round_fraction: float = Field(default=0.5, ge=0, le=20)
+    one_round_fraction: float = Field(default=1.0, ge=0, le=20)
     replay_fraction: float = Field(default=0.25, ge=0, le=20)
     max_rows: int = Field(default=0, ge=0)
 
@@ -183,6 +183,12 @@ class RlRecipe(Contract):
     stall_timeout_s: float = Field(
         default=900.0, gt=0, description="no batch for so long fails the run with `no_progress`"
     )
+
+    @model_validator(mode="after")
+    def _a_batch_can_gather(self) -> "RlRecipe":
+        if self.watermark_groups < self.groups_per_step:
+            raise ValueError("rl needs watermark_groups >= groups_per_step: a step waits for that many groups")
+        return self
 
 
 class EvalRecipe(Contract):

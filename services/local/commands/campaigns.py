@@ -86,6 +86,14 @@ def cancel(campaign: CampaignName, data_dir: DataDir = DEFAULT_DATA_DIR) -> None
     terminal().print(f"{cancelled.name} {cancelled.status}", highlight=False)
 
 
+@campaign_app.command("resume")
+def resume(campaign: CampaignName, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+    """Go on with a failed campaign, at the stage that failed."""
+    with gateway(data_dir) as api:
+        resumed = api.resume(api.campaign(campaign).id)
+    terminal().print(f"{resumed.name} {resumed.status}", highlight=False)
+
+
 def submit(
     file: Annotated[Path, typer.Argument(help="Questions: NDJSON, or a JSON array.")],
     campaign: Annotated[str, typer.Option("--campaign", help="Its name or id.")],

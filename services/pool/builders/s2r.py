@@ -15,7 +15,6 @@ from shared.contracts.recipe import BuildRecipe, VerificationStyle
 from shared.trajectories.build import Attempt, DropReason, Example, Verification, s2r_trajectory
 from shared.trajectories.domains import DOMAINS, Domain
 from shared.trajectories.rounds import PUBLISHED_TABLE, RoundsTable
-from shared.trajectories.segments import ClaimedVerdict
 
 ALWAYS_ONE_ROUND = RoundsTable(tuple(replace(rule, keep_probability=1.0) for rule in PUBLISHED_TABLE.rules))
 
@@ -100,9 +99,9 @@ def _template_verifications(
 def _one_round(
     materials: Sequence[_Material], built: Sequence[tuple[Row, Example]], fraction: float, rng: Random
 ) -> list[tuple[Row, Example]]:
-    """Right first attempts of questions that gave no row, as a share of the rows with more rounds."""
+    """Right first attempts, at most one a question, as a share of the rows with more rounds."""
     wanted = round(fraction * sum(row.rounds > 1 for row, _ in built))
-    used = {row.question_id for row, _ in built}
+    used = {row.question_id for row, _ in built if row.rounds == 1}
     added: list[tuple[Row, Example]] = []
     for material in rng.sample(materials, len(materials)):
         if len(added) == wanted:
@@ -117,25 +116,16 @@ def _one_round(
 
 
 def _balanced(built: Sequence[tuple[Row, Example]], rng: Random) -> list[tuple[Row, Example]]:
-    """Rows trimmed at random until trained 'correct' and 'incorrect' verdicts are as many, or no row that helps is left.
+    """Rows trimmed at random until as many FIRST verdicts are 'correct' as 'incorrect'.
 
-    A row of one round says only 'correct'; one of more than two says 'incorrect' more often.
+    Later verdicts follow from their position (the last one is 'correct'); were the first one predictable too, a verifier could
+    learn the sentence without the check.
     """
-    kept = list(built)
-    rng.shuffle(kept)
-    surplus = sum(_surplus(example) for _, example in kept)
-    for position in range(len(kept) - 1, -1, -1):
-        own = _surplus(kept[position][1])
-        if surplus and own * surplus > 0 and abs(own) <= abs(surplus):
-            surplus -= own
-            del kept[position]
-    return kept
-
-
-def _surplus(example: Example) -> int:
-    """'correct' verdicts minus 'incorrect' ones."""
-    verdicts = Counter(segment.verdict for segment in example.trajectory.segments)
-    return verdicts[ClaimedVerdict.CORRECT] - verdicts[ClaimedVerdict.INCORRECT]
+    shuffled = rng.sample(built, len(built))
+    one_round = [pair for pair in shuffled if pair[0].rounds == 1]
+    more_rounds = [pair for pair in shuffled if pair[0].rounds > 1]
+    each = min(len(one_round), len(more_rounds))
+    return one_round[:each] + more_rounds[:each]
 
 
 def _row(material: _Material, example: Example) -> Row:

@@ -23,10 +23,11 @@ _SPACING = re.compile(r"\\[,;:! ]|[$]|\\[$()\[\]]|\{(?=,\})|(?<=\{,)\}")
 _WRAPPER = re.compile(r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s*)?\{([^{}]*)\}")
 _BARE_EXPRESSION = re.compile(r"[0-9\s.,+\-*/^()%]+")
 # A sign, digits, and a unit: letters and marks, with `^2`, `^3` and degrees, but no further number and no operator.
+# Possessive, so that no text makes it try twice: `shortcut` runs outside the processes that can be killed.
 _WRITTEN_NUMBER = re.compile(
-    r"\(?\s*[+-]?\s*[€£¥]?\s*(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)\s*"
+    r"\(?\s*[+-]?\s*[€£¥]?\s*(?:[0-9][0-9,]*+(?:\.[0-9]*)?|\.[0-9]+)\s*"
     r"(?:\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*)?"
-    r"(?:[^0-9+\-*^!=]|\^\s*\{?\s*(?:[23]|\\circ)\s*\}?)*"
+    r"(?:\^(?>\s*\{?\s*(?:[23]|\\circ)\s*\}?)|[^0-9+\-*^!=])*+"
 )
 _FRACTION = re.compile(r"[+-]?\s*(?:[0-9]+\s*/\s*[0-9]+|\\[dt]?frac\s*\{\s*-?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\})")
 
@@ -66,7 +67,7 @@ def judge(reference: str, answer: str) -> Judgement:
 def _bare(answer: str) -> str:
     """The answer without an outer wrapper (`\\text{72}`, `{72}`) and without a leading equals sign."""
     wrapped = _WRAPPER.fullmatch(answer.strip())
-    return (wrapped[1] if wrapped else answer).strip().removeprefix("=").strip()
+    return (wrapped[1] if wrapped else answer).replace("−", "-").strip().removeprefix("=").strip()
 
 
 def _is_written_number(answer: str, *, fraction: bool) -> bool:

@@ -207,6 +207,24 @@ async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_h
     assert metrics[3]["staleness_mean"] == 8.0
 
 
+async def test_rl_run_of_the_whole_model_at_outcome_level(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 4, 4)
+    run = await create(database, rl_run(campaign_id, peers, tiny_model, lora=None, steps=2, publish_every_steps=2))
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert (done.state, done.policy_version) == (RunState.SUCCEEDED, 7), done.message
+    assert done.policy_id is not None
+    assert peers.policies[done.policy_id].kind is PolicyKind.CHECKPOINT
+    assert (peers.acknowledged, peers.live) == ([0, 1], [])
+    async with database.transaction() as session:
+        metrics = {metric.step: metric.values for metric in await service.list_metrics(session, run.id, 0, 10)}
+    assert metrics[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert metrics[1]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[2]["kl"] > 0
+
+
 async def test_rl_run_without_rollouts_fails_with_no_progress(
     database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
 ) -> None:

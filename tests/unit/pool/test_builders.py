@@ -54,10 +54,6 @@ def question(number: int, wrong: int, k: int = 8, domain: str = "arithmetic") ->
 QUESTIONS = [question(10 + number, number % 9) for number in range(90)]
 
 
-def verdicts(row: Row) -> tuple[int, int]:
-    return row.text.count("the answer is correct."), row.text.count("the answer is incorrect.")
-
-
 def assert_sound(row: Row) -> None:
     """The row reads back as it was written, and only right attempts and verifications are trained."""
     parsed = parse(row.text)
@@ -76,8 +72,8 @@ def test_own_attempts_are_built_balanced_and_deterministic():
     built = s2r.build(QUESTIONS, recipe, [], seed=1)
     for row in built.rows:
         assert_sound(row)
-    correct, incorrect = (sum(column) for column in zip(*map(verdicts, built.rows), strict=True))
-    assert correct == incorrect > 0
+    first_correct = sum(row.rounds == 1 for row in built.rows)
+    assert 2 * first_correct == len(built.rows) > 0
     assert {row.rounds for row in built.rows} == {1, 2, 3, 4}
     assert built.dropped["no_correct_attempt"] == 10
     masks = {tuple(int(segment.trained) for segment in row.segments) for row in built.rows}
