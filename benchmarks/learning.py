@@ -36,9 +36,9 @@ COLUMNS = (
 
 
 def run_demo(recipe: str, seed: int, data_dir: Path) -> dict[str, Any]:
-    """The report of one campaign, run to its end if it is not there yet. `seconds` is the wall clock of this call."""
+    """The report of one campaign, run to its success if it is not there yet. `seconds` is the wall clock of this call."""
     report = data_dir / "report.json"
-    if not report.exists():
+    if not _is_report_of_success(report):
         started = time.monotonic()
         command = ["headwater", "demo", "--recipe", recipe, "--seed", str(seed), "--data-dir", str(data_dir)]
         subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
@@ -47,6 +47,10 @@ def run_demo(recipe: str, seed: int, data_dir: Path) -> dict[str, Any]:
     timing = data_dir / "benchmark.json"
     loaded["seconds"] = json.loads(timing.read_text())["seconds"] if timing.exists() else None
     return loaded
+
+
+def _is_report_of_success(path: Path) -> bool:
+    return path.exists() and bool(json.loads(path.read_text())["campaign"]["status"] == "succeeded")
 
 
 def difference_interval(low_rate: float, high_rate: float, n_low: int, n_high: int) -> float:
@@ -72,7 +76,11 @@ def _table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> Table:
 
 
 def _pooled(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean over seeds of each column, weighted by n."""
+    """The mean over seeds of each column, weighted by n. Raises: ValueError for a seed without a final accuracy."""
+    if not stages or any(stage.get("final_accuracy") is None for stage in stages):
+        raise ValueError(
+            "a seed has no final accuracy for one of its policies: its eval was skipped or is not complete"
+        )
     total = sum(stage["n"] for stage in stages)
     pooled: dict[str, Any] = {"n": total}
     for column in COLUMNS:

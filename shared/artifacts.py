@@ -4,6 +4,7 @@ A directory artifact's hash is the sha256 over the sorted (relative path, file s
 """
 
 import hashlib
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -48,7 +49,7 @@ def publish_directory(local: Path, artifacts_url: str, name: str) -> tuple[str, 
 
 
 def fetch_directory(uri: str, content_hash: str, cache: Path) -> Path:
-    """A local directory with the artifact's files, verified. A local uri is used in place.
+    """A local directory with the artifact's files, verified. A local uri is used in place; others are kept in `cache`.
 
     Raises: HeadwaterError `artifact_missing` / `artifact_damaged`.
     """
@@ -56,13 +57,28 @@ def fetch_directory(uri: str, content_hash: str, cache: Path) -> Path:
     if not filesystem.exists(root):
         raise HeadwaterError("artifact_missing", f"There is nothing at {uri}.", 409)
     if "file" in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
-        local = Path(root)
-    else:
-        local = cache / content_hash
-        if not (local / HASH_FILE).exists():
-            filesystem.get(f"{root}/", f"{local}/", recursive=True)
-    if content_hash and hash_directory(local) != content_hash:
+        _require_hash(Path(root), uri, content_hash)
+        return Path(root)
+    if content_hash and (cache / content_hash).is_dir():
+        _require_hash(cache / content_hash, uri, content_hash)
+        return cache / content_hash
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="incoming-", ignore_cleanup_errors=True) as scratch:
+        fetched = Path(scratch) / "files"
+        filesystem.get(f"{root}/", f"{fetched}/", recursive=True)
+        kept = cache / _require_hash(fetched, uri, content_hash)
+        try:
+            fetched.rename(kept)
+        except OSError:
+            if not kept.is_dir():  # else another process was faster
+                raise
+    return kept
+
+
+def _require_hash(directory: Path, uri: str, content_hash: str) -> str:
+    found = hash_directory(directory)
+    if content_hash and found != content_hash:
         raise HeadwaterError(
             "artifact_damaged", f"The files at {uri} do not have the content hash {content_hash[:12]}.", 409
         )
-    return local
+    return found

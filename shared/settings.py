@@ -1,6 +1,7 @@
 """Where things are: the environment (`HEADWATER_*`), read once in each service's `main`. What to do is the recipe's."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -32,3 +33,20 @@ class Settings(BaseSettings):
     def engines(self) -> tuple[str, ...]:
         """The engine base URLs, one per replica."""
         return tuple(url.strip().rstrip("/") for url in self.engine_urls.split(",") if url.strip())
+
+    def addresses(self) -> frozenset[tuple[str, int | None]]:
+        """(host, port) of our own services and engines."""
+        services = (self.gateway_url, self.pool_url, self.generation_url, self.verification_url, self.training_url)
+        return frozenset(map(address, (*services, self.cascade_url, *self.engines())))
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOOPBACK_HOSTS = frozenset({"localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 (names of this machine to compare with)
+
+
+def address(url: str) -> tuple[str, int | None]:
+    """Host and port of a URL, comparable: this machine has one name. Raises ValueError for a URL that cannot be read."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    is_here = host in _LOOPBACK_HOSTS or host.startswith("127.") or host.endswith(".localhost")
+    return "127.0.0.1" if is_here else host, parts.port or _DEFAULT_PORTS.get(parts.scheme)

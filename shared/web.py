@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from shared.contracts.problems import Problem, ProblemBody, ProblemDetail
@@ -25,6 +26,11 @@ from shared.settings import Settings
 T = TypeVar("T")
 SERVICE_TOKEN_HEADER = "X-Headwater-Service-Token"  # noqa: S105 (a header's name)
 _OPEN_PATHS = ("/health/", "/metrics", "/openapi.json", "/docs")
+# Connection lost, rolled back (deadlock), out of resources (connections), shutting down or starting up.
+_PASSING_SQLSTATES = ("08", "40", "53", "57P")
+_MAX_DETAILS = 100
+_MAX_FIELD_CHARACTERS = 200
+_MAX_MESSAGE_CHARACTERS = 500
 log = logging.getLogger(__name__)
 
 
@@ -35,12 +41,19 @@ def problem_response(problem: Problem, status: int) -> JSONResponse:
 
 def _detail(error: dict[str, object]) -> ProblemDetail:
     location = [str(part) for part in error["loc"] if part not in ("body", "query", "path")]  # type: ignore[attr-defined]
-    return ProblemDetail(field=".".join(location) or None, reason=str(error["type"]), message=str(error["msg"]))
+    field = printable(".".join(location), _MAX_FIELD_CHARACTERS)
+    message = printable(str(error["msg"]), _MAX_MESSAGE_CHARACTERS)
+    return ProblemDetail(field=field or None, reason=str(error["type"]), message=message)
+
+
+def printable(text: str, limit: int) -> str:
+    """The beginning of a sender's text as an answer can always carry it: lone surrogates and NUL are written as escapes."""
+    return text[:limit].replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:limit]
 
 
 def validation_problem(errors: list[dict[str, object]]) -> Problem:
     """Pydantic's errors as one sentence plus one detail a field."""
-    details = tuple(_detail(error) for error in errors)
+    details = tuple(_detail(error) for error in errors[:_MAX_DETAILS])
     first = details[0]
     where = f"{first.field}: " if first.field else ""
     return Problem(code="invalid_request", message=f"The request is not valid. {where}{first.message}", details=details)
@@ -87,6 +100,12 @@ def _require_service_token(app: FastAPI, token: bytes) -> None:
         return problem_response(Problem(code="unauthorized", message=message), 401)
 
 
+def _will_pass(error: DBAPIError) -> bool:
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    is_away = error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
+    return is_away or sqlstate.startswith(_PASSING_SQLSTATES)
+
+
 def _answer_errors(app: FastAPI, title: str) -> None:
     @app.exception_handler(HeadwaterError)
     async def on_headwater_error(_: Request, error: HeadwaterError) -> Response:
@@ -100,10 +119,11 @@ def _answer_errors(app: FastAPI, title: str) -> None:
     async def on_http(_: Request, error: HTTPException) -> Response:
         return problem_response(Problem(code=f"http_{error.status_code}", message=str(error.detail)), error.status_code)
 
+    @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(DBAPIError)
-    async def on_database(_: Request, error: DBAPIError) -> Response:
-        if error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError)):
-            message = "The database does not answer; repeat the request."
+    async def on_database(_: Request, error: DBAPIError | PoolTimeoutError) -> Response:
+        if isinstance(error, PoolTimeoutError) or _will_pass(error):
+            message = "The database does not answer or is busy; repeat the request."
             return problem_response(Problem(code="database_unavailable", message=message), 503)
         log.error("database error", exc_info=error)
         message = f"{title} failed on this request; its log has the details."

@@ -38,8 +38,8 @@ def create_app(settings: GenerationSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         fleet = Fleet(settings)
-        external = ExternalClient()
-        weights = WeightsStore(settings.weights_cache, engine_model)
+        external = ExternalClient(settings.addresses())
+        weights = WeightsStore(settings.weights_cache, settings.artifacts_url, engine_model)
         registry = PolicyService(database, fleet, external, weights)
         app.state.services = Services(
             policies=registry,

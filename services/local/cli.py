@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import typer
@@ -12,7 +13,7 @@ from services.local.errors import LocalError
 
 
 class _OneSentence(TyperGroup):
-    """Shows a LocalError as its sentence."""
+    """Shows a LocalError, and a full disk, as its sentence."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -20,6 +21,12 @@ class _OneSentence(TyperGroup):
             return super().invoke(ctx)
         except LocalError as error:
             typer.echo(f"headwater: {error}", err=True)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            place = f" ({error.filename})" if error.filename else ""
+            typer.echo(f"headwater: The disk is full{place}: free some of it; the same command goes on.", err=True)
             raise typer.Exit(1) from error
 
 

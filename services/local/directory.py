@@ -69,9 +69,13 @@ class DataDirectory:
         for folder in (self.valkey, self.logs, self.run, self.models, self.artifacts):
             folder.mkdir(exist_ok=True)
 
+    def secret_file(self, name: str) -> Path:
+        """Where a secret of this installation is kept."""
+        return self.root / "secrets" / name
+
     def secret(self, name: str) -> str:
         """A secret of this installation, made at its first use and kept in `secrets/NAME` (0600)."""
-        path = self.root / "secrets" / name
+        path = self.secret_file(name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))

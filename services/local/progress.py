@@ -71,7 +71,7 @@ class CampaignProgress:
             auto_refresh=console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._last_line = ""
+        self._last_line = self._last_reason = ""
         self._last_line_at = 0.0
 
     def __enter__(self) -> CampaignProgress:
@@ -86,6 +86,10 @@ class CampaignProgress:
     def show(self, campaign: Campaign) -> None:
         """Bring the display up to date."""
         now = datetime.now(UTC)
+        reason = campaign.message if campaign.status == "waiting" else ""
+        if reason and reason != self._last_reason:
+            self._console.print(f"waiting: {reason}", highlight=False, markup=False, soft_wrap=True)
+        self._last_reason = reason
         for stage in campaign.stages:
             if stage.started_at is None:
                 continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from services.local.directory import DataDirectory
 from services.local.report import pool_rows, rows
 from services.local.state import ProcessStatus, StackState
 
@@ -41,8 +42,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def show_status(console: Console, state: StackState) -> None:
-    """The processes of the running stack."""
+def show_status(console: Console, state: StackState, directory: DataDirectory) -> None:
+    """The processes of the running stack, its addresses, and where their keys are."""
     table = Table(title=f"headwater {state.status} · model {state.model}", title_justify="left")
     for name, justify in (("process", "left"), ("status", "left"), ("port", "right"), ("pid", "right")):
         table.add_column(name, justify="right" if justify == "right" else "left")
@@ -64,7 +65,13 @@ def show_status(console: Console, state: StackState) -> None:
             f"{memory / (1 << 20):,.0f} MB" if memory else "",
         )
     console.print(table)
-    console.print(f"gateway {state.urls.get('gateway', '')}   memory {total_bytes / (1 << 30):.1f} GB")
+    lines = (
+        f"gateway {state.urls['gateway']} (API key: {directory.api_key})",
+        f"Flower  {state.urls['flower']} (user headwater, password: {directory.secret_file('flower_password')})",
+        f"memory  {total_bytes / (1 << 30):.1f} GB",
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def memory_bytes(pid: int) -> int:

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -23,7 +24,7 @@ from services.local.engine import make_model
 from services.local.errors import LocalError
 from services.local.ports import DEFAULT_PORTS, choose_ports
 from services.local.processes import StackSettings, process_table
-from services.local.state import StackState, StackStatus, exclusive, load_state
+from services.local.state import StackState, StackStatus, exclusive, load_state, state_file
 from services.local.supervisor import Supervisor
 
 POSTGRES_STOP_DEADLINE_S = 20
@@ -33,11 +34,11 @@ _DEFAULT_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "2"}
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What `headwater up` was asked for."""
+    """What `headwater up` was asked for. None: as the last time on this directory; at first the tiny model, seed 0."""
 
     directory: DataDirectory
-    model: str = "tiny"
-    seed: int = 0
+    model: str | None = None
+    seed: int | None = None
 
 
 def serve(options: UpOptions, output: TextIO | None) -> None:
@@ -46,23 +47,53 @@ def serve(options: UpOptions, output: TextIO | None) -> None:
     Raises:
         LocalError: it can't run; nothing of it is left running.
     """
-    _create(options.directory)
-    with exclusive(options.directory):
-        end_leftovers(options.directory)
-        settings = _prepare(options, output)
-        specs = process_table(settings)
-        resources.check_memory(specs, resources.available_memory_bytes())
+    directory = options.directory
+    _create(directory)
+    with exclusive(directory, wait_s=STOP_DEADLINE_S):
+        end_leftovers(directory)
+        last = load_state(directory)
+        state = _new_state(options, last)
+        with _announced(state, directory, last):
+            settings = _prepare(directory, state, output)
+            resources.check_memory(process_table(settings), resources.available_memory_bytes())
         for name, value in _DEFAULT_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        state = StackState(
-            run_id=uuid.uuid4().hex,
-            supervisor_pid=os.getpid(),
-            supervisor_started=orphans.started_at(os.getpid()),
-            model=options.model,
-            urls={name: settings.url(name) for name in settings.ports if name not in ("postgres", "valkey")},
-            ports=dict(settings.ports),
-        )
         asyncio.run(_supervise(settings, state, output))
+
+
+def _new_state(options: UpOptions, last: StackState | None) -> StackState:
+    ports = choose_ports()
+    return StackState(
+        run_id=uuid.uuid4().hex,
+        supervisor_pid=os.getpid(),
+        supervisor_started=orphans.started_at(os.getpid()),
+        model=options.model or (last.model if last else "tiny"),
+        seed=options.seed if options.seed is not None else (last.seed if last else 0),
+        urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items() if name not in ("postgres", "valkey")},
+        ports=ports,
+    )
+
+
+@contextmanager
+def _announced(state: StackState, directory: DataDirectory, last: StackState | None) -> Iterator[None]:
+    """While the preparation lasts, others can see this supervisor, SIGTERM ends it, and what it starts bears its mark.
+
+    A preparation that fails leaves the state as it was: a model that can't be had is not this directory's model.
+    """
+    state.save(directory)
+    os.environ[orphans.MARK] = state.run_id
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    except LocalError:
+        if last is None:
+            state_file(directory).unlink()
+        else:
+            last.save(directory)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        del os.environ[orphans.MARK]
 
 
 async def _supervise(settings: StackSettings, state: StackState, output: TextIO | None) -> None:
@@ -77,19 +108,17 @@ def _create(directory: DataDirectory) -> None:
     resources.check_disk(directory.root)
 
 
-def _prepare(options: UpOptions, output: TextIO | None) -> StackSettings:
-    directory = options.directory
-    model = make_model(options.model, directory, options.seed)
+def _prepare(directory: DataDirectory, state: StackState, output: TextIO | None) -> StackSettings:
+    model = make_model(state.model, directory, state.seed)
     password = directory.secret("postgres_password")
     postgres.initialise(directory.postgres, password)
-    ports = choose_ports()
-    for name, port in ports.items():
+    for name, port in state.ports.items():
         if port != DEFAULT_PORTS[name] and output is not None:
             print(f"Port {DEFAULT_PORTS[name]} is in use: {name} listens on {port} this time.", file=output, flush=True)
     return StackSettings(
         directory=directory,
         model=model,
-        ports=ports,
+        ports=state.ports,
         postgres_password=password,
         service_token=directory.secret("service_token"),
         flower_password=directory.secret("flower_password"),
@@ -121,7 +150,9 @@ def running(directory: DataDirectory) -> StackState | None:
 def start_detached(options: UpOptions) -> subprocess.Popen[bytes]:
     """Start a supervisor that outlives this command; its own words go to logs/supervisor.log."""
     _create(options.directory)
-    words = ["--data-dir", str(options.directory.root), "--model", options.model, "--seed", str(options.seed)]
+    words = ["--data-dir", str(options.directory.root)]
+    words += [] if options.model is None else ["--model", options.model]
+    words += [] if options.seed is None else ["--seed", str(options.seed)]
     with (options.directory.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "services.local.cli", "up", "--quiet", *words],
@@ -133,19 +164,22 @@ def start_detached(options: UpOptions) -> subprocess.Popen[bytes]:
 
 
 def wait_until_running(
-    directory: DataDirectory, supervisor: subprocess.Popen[bytes], on_change: Callable[[StackState], None]
+    directory: DataDirectory, supervisor: subprocess.Popen[bytes] | None, on_change: Callable[[StackState], None]
 ) -> StackState:
-    """Wait for a detached supervisor; `on_change` sees every new state.
+    """Wait for a detached supervisor, or (None) for the one that holds the directory; `on_change` sees every new state.
 
     Raises:
         LocalError: it ended; the sentence is its own.
     """
-    while supervisor.poll() is None:
+    while supervisor is None or supervisor.poll() is None:
         state = running(directory)
-        if state is not None and state.supervisor_pid == supervisor.pid:
+        if state is not None and (supervisor is None or state.supervisor_pid == supervisor.pid):
             on_change(state)
             if state.status is StackStatus.RUNNING:
                 return state
+        elif supervisor is None:
+            last = load_state(directory)
+            raise LocalError((last and last.error) or f"Headwater on {directory.root} ended before it was ready.")
         time.sleep(0.3)
     words = (directory.logs / "supervisor.log").read_text(errors="replace").strip()
     raise LocalError(words or f"The supervisor ended with code {supervisor.returncode} and said nothing.")
@@ -167,3 +201,15 @@ def stop(directory: DataDirectory) -> bool:
         os.kill(state.supervisor_pid, signal.SIGKILL)
         end_leftovers(directory)
     return True
+
+
+def stop_detached(directory: DataDirectory, supervisor: subprocess.Popen[bytes]) -> None:
+    """Stop a supervisor that this process started, however far it has come, and wait for its end."""
+    supervisor.terminate()
+    try:
+        supervisor.wait(STOP_DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+    if running(directory) is None:
+        end_leftovers(directory)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from services.local import orphans
@@ -62,6 +64,7 @@ class StackState:
     supervisor_pid: int
     supervisor_started: str | None
     model: str
+    seed: int = 0
     status: StackStatus = StackStatus.STARTING
     error: str | None = None
     urls: dict[str, str] = field(default_factory=dict)
@@ -73,14 +76,24 @@ class StackState:
         """Whether its supervisor still runs."""
         return orphans.is_alive(self.supervisor_pid, self.supervisor_started)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs or will: its supervisor lives and is not about to end."""
+        return self.is_alive and self.status in (StackStatus.STARTING, StackStatus.RUNNING)
+
     def save(self, directory: DataDirectory) -> None:
         """Replace the file."""
-        write_private(directory.run / "state.json", json.dumps(asdict(self), indent=1))
+        write_private(state_file(directory), json.dumps(asdict(self), indent=1))
+
+
+def state_file(directory: DataDirectory) -> Path:
+    """Where the state of the last stack is."""
+    return directory.run / "state.json"
 
 
 def load_state(directory: DataDirectory) -> StackState | None:
     """The last stack of this directory, running or not; None if there never was one."""
-    path = directory.run / "state.json"
+    path = state_file(directory)
     if not path.exists():
         return None
     content: dict[str, Any] = json.loads(path.read_text())
@@ -92,23 +105,34 @@ def load_state(directory: DataDirectory) -> StackState | None:
 
 
 @contextmanager
-def exclusive(directory: DataDirectory) -> Iterator[None]:
+def exclusive(directory: DataDirectory, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the data directory against a second supervisor; the kernel lets go when this process ends, however it ends.
+
+    A holder that is about to end, or has not yet said what it is, is waited for.
 
     Raises:
         LocalError: another one holds it.
     """
     descriptor = os.open(directory.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        until = time.monotonic() + wait_s
+        while not _locked(descriptor):
             state = load_state(directory)
-            holder = f" (process {state.supervisor_pid})" if state else ""
-            raise LocalError(
-                f"Headwater already runs on {directory.root}{holder}: stop it with `headwater down`, "
-                "or name another directory with --data-dir."
-            ) from None
+            if (state is not None and state.is_up) or time.monotonic() >= until:
+                holder = f" (process {state.supervisor_pid})" if state else ""
+                raise LocalError(
+                    f"Headwater already runs on {directory.root}{holder}: stop it with `headwater down`, "
+                    "or name another directory with --data-dir."
+                )
+            time.sleep(0.2)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,7 +1,8 @@
 """Keeps a table of processes alive: starts each when those it depends on are ready, restarts what dies, stops all in reverse.
 
 Invariant: when `run` returns or raises, no process it started lives. Back-off doubles from 0.5 s to 30 s; a process that
-dies more often than the limit within the window stops everything, with its name and last words. Limit: one event
+dies more often than the limit within the window, or again and again before it is ready, stops everything, with its name
+and last words. A full disk stops nothing: the state in memory goes on. Limit: one event
 loop in the main thread (PR_SET_PDEATHSIG follows the thread that started a child).
 """
 
@@ -26,10 +27,16 @@ from services.local.state import ProcessState, ProcessStatus, StackState, StackS
 
 @dataclass(frozen=True)
 class RestartLimit:
-    """At most `restarts` within `window_s`; the first waits `first_delay_s`, each further one twice as long."""
+    """At most `restarts` within `window_s`; the first waits `first_delay_s`, each further one twice as long.
+
+    `unready_lives` in a row that ended before they were ready, over at least `unready_s`, are the end too, however slow:
+    an engine may take many minutes to fail. A quick refusal at first (Postgres after `kill -9`) is left to the back-off.
+    """
 
     restarts: int = 6
     window_s: float = 600
+    unready_lives: int = 3
+    unready_s: float = 60
     first_delay_s: float = 0.5
     max_delay_s: float = 30
 
@@ -40,9 +47,16 @@ class Restarts:
 
     limit: RestartLimit
     _times: deque[float] = field(default_factory=deque)
+    _unready: list[float] = field(default_factory=list)
 
-    def next_delay_s(self, now: float) -> float | None:
-        """How long to wait before the next start, or None when the limit is reached."""
+    def next_delay_s(self, now: float, unready_since: float | None = None) -> float | None:
+        """How long to wait before the next start, or None when a limit is reached.
+
+        `unready_since`: when the life that ended now began, if it never was ready.
+        """
+        self._unready = [] if unready_since is None else [*self._unready, unready_since]
+        if len(self._unready) >= self.limit.unready_lives and now - self._unready[0] >= self.limit.unready_s:
+            return None
         while self._times and now - self._times[0] > self.limit.window_s:
             self._times.popleft()
         if len(self._times) >= self.limit.restarts:
@@ -75,6 +89,7 @@ class Supervisor:
         self._stopped = {name: asyncio.Event() for name in self._specs}
         self._children: dict[str, Child] = {}
         self._must_stop = asyncio.Event()
+        self._is_saved = True
         state.processes = {spec.name: ProcessState(spec.name, port=spec.port) for spec in specs}
 
     async def run(self) -> None:
@@ -134,10 +149,12 @@ class Supervisor:
             await self._ready[name].wait()
         restarts = Restarts(self._limit)
         while True:
+            began = time.monotonic()
             cause = await self._live_once(spec)
             if cause is None:
                 return
-            delay_s = restarts.next_delay_s(time.monotonic())
+            was_ready = self._state.processes[spec.name].status is ProcessStatus.READY
+            delay_s = restarts.next_delay_s(time.monotonic(), None if was_ready else began)
             if delay_s is None or (spec.restart is Restart.ONCE):
                 self._mark(spec.name, ProcessStatus.FAILED)
                 raise LocalError(self._last_words(spec, cause))
@@ -188,18 +205,26 @@ class Supervisor:
 
     def _last_words(self, spec: ProcessSpec, cause: str) -> str:
         log = self._logs[spec.name]
-        often = (
-            "" if spec.restart is Restart.ONCE else f" It was started {self._limit.restarts + 1} times; that's enough."
-        )
+        starts = self._state.processes[spec.name].restarts + 1
+        often = "" if spec.restart is Restart.ONCE else f" It was started {starts} times; that's enough."
         return f"{cause}{often} Its last words (all of them: {log.path}):\n{log.last_words()}"
 
     def _mark(self, name: str, status: ProcessStatus) -> None:
         self._state.processes[name].status = status
-        self._state.save(self._directory)
+        self._save()
 
-    def _save(self, status: StackStatus) -> None:
-        self._state.status = status
-        self._state.save(self._directory)
+    def _save(self, status: StackStatus | None = None) -> None:
+        """Save the state, as `status` if given. A full disk makes it old, and is said once."""
+        self._state.status = status or self._state.status
+        try:
+            self._state.save(self._directory)
+            self._is_saved = True
+        except OSError as error:
+            if self._is_saved:
+                self._is_saved = False
+                self._say(
+                    f"the state cannot be saved ({error.strerror}): `headwater status` shows an old one meanwhile"
+                )
 
     def _say(self, words: str) -> None:
         self._own_log.feed(words.encode() + b"\n")

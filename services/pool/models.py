@@ -141,6 +141,7 @@ class AssignmentRow(Base):
     """One question of one order. States: open, leased, done, dead (with `reason`), withdrawn (its order was closed).
 
     `available_at`: from when it can be claimed: an open one's time or a leased one's expiry; None when it is over.
+    `blameless_failures`: those that were no attempts.
     """
 
     __tablename__ = "assignments"
@@ -159,6 +160,7 @@ class AssignmentRow(Base):
     state: Mapped[str] = mapped_column(server_default="open")
     available_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     attempts: Mapped[int] = mapped_column(server_default="0")
+    blameless_failures: Mapped[int] = mapped_column(server_default="0")
     lease_token: Mapped[UUID | None]
     worker: Mapped[str | None]
     reason: Mapped[str | None]

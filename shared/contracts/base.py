@@ -4,6 +4,7 @@ Token ids and log-probabilities travel as base64 of little-endian bytes (int32 /
 """
 
 import base64
+import re
 import struct
 from collections.abc import Sequence
 from typing import Annotated
@@ -49,5 +50,19 @@ def _whole_words(packed: str) -> str:
     return packed
 
 
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("must not contain a NUL character or a lone surrogate")
+    return text
+
+
+def _teacher_key(name: str) -> str:
+    if re.fullmatch(r"HEADWATER_TEACHER_KEY[A-Z0-9_]*", name) is None:
+        raise ValueError("must be the name of an environment variable that begins with HEADWATER_TEACHER_KEY")
+    return name
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+TeacherKeyName = Annotated[str, AfterValidator(_teacher_key)]
 PackedInt32 = Annotated[str, AfterValidator(_whole_words)]
 PackedFloat32 = Annotated[str, AfterValidator(_whole_words)]

@@ -18,9 +18,10 @@ class TrajectoryMetrics(Contract):
     """All S2R metrics over one set of scored responses.
 
     Rates are in [0, 1] with Wilson intervals; means have normal intervals. `final_accuracy` / `first_accuracy`: last /
-    first answer right. `verification_accuracy`: verdict equals the truth. `error_recall`: share of wrong attempts
-    called incorrect. `correct_precision`: share of attempts called correct that are right. `wrong_to_right` /
-    `right_to_wrong`: first wrong and last right / first right and last wrong, over all responses.
+    first answer right. `verification_accuracy`: verdict equals the truth. `error_recall`: of the wrong attempts with a
+    readable verdict, the share called incorrect; a wrong attempt without one is in neither count. `correct_precision`:
+    share of attempts called correct that are right. `wrong_to_right` / `right_to_wrong`: first wrong and last right /
+    first right and last wrong, over all responses.
     """
 
     n: int
@@ -38,7 +39,10 @@ class TrajectoryMetrics(Contract):
 
 
 class OrderMetrics(Contract):
-    """GET /v1/orders/{id}/metrics: over all questions and by the question's level."""
+    """GET /v1/orders/{id}/metrics: over all questions and by the question's level.
+
+    `by_level` is empty for eval orders: only probed questions have a level, and eval questions are never probed.
+    """
 
     order_id: UUID
     overall: TrajectoryMetrics

@@ -127,7 +127,8 @@ class LeaseExtension(Contract):
 class AssignmentFailure(Contract):
     """POST /v1/assignments/fail: give a lease back with a named reason; after `max_attempts` the assignment is dead.
 
-    `counts_as_attempt` False: the failure is not the question's (a service is down), so it uses up no attempt.
+    `counts_as_attempt` False: the failure is not the question's (a service is down), so it uses up no attempt; after 50 of
+    these the assignment is dead as well.
     """
 
     assignment_id: UUID

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, TeacherKeyName, Text
 
 
 class PolicyKind(StrEnum):
@@ -22,25 +22,26 @@ class PolicyKind(StrEnum):
 class PolicyIn(Contract):
     """Registration of a policy; idempotent by (campaign, name, content_hash).
 
-    `uri`: directory of the weights (base, checkpoint, adapter) or the URL of an OpenAI-compatible server (external).
+    `uri`: directory of the weights (base, checkpoint, adapter), under the artifacts' address or the engine's model; or the
+    URL of an OpenAI-compatible server (external).
     `base_policy_id`: for an adapter, the policy of kind base or checkpoint that it sits on.
     `parent_policy_id`: the policy that training started from. `version`: counts up within a campaign; staleness is a
     difference of versions. `model`: the external server's model name. `api_key_env`: NAME of the environment variable
-    that holds the external server's key, never the key.
+    that holds the external server's key, never the key; `HEADWATER_TEACHER_KEY…`, so that nothing else can be sent out.
     """
 
     campaign_id: UUID
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
     kind: PolicyKind
     version: int = Field(default=0, ge=0)
-    uri: str = ""
-    content_hash: str = ""
+    uri: Text = ""
+    content_hash: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     base_policy_id: UUID | None = None
     parent_policy_id: UUID | None = None
     run_id: UUID | None = None
     step: int | None = None
-    model: str | None = None
-    api_key_env: str | None = None
+    model: Text | None = None
+    api_key_env: TeacherKeyName | None = None
 
 
 class Policy(PolicyIn):

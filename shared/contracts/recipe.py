@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, TeacherKeyName, Text
 from shared.contracts.generation import SamplingParameters
 
 
@@ -26,12 +26,15 @@ class TeacherKind(StrEnum):
 
 
 class TeacherRecipe(Contract):
-    """Who teaches. `url` and `model` are for kind `openai`; `api_key_env` NAMES an environment variable."""
+    """Who teaches. `url` and `model` are for kind `openai`; `api_key_env` NAMES an environment variable.
+
+    Its name begins with HEADWATER_TEACHER_KEY, so that no other secret of the generation service can be sent to a `url`.
+    """
 
     kind: TeacherKind = TeacherKind.REFERENCE
-    url: str | None = None
-    model: str | None = None
-    api_key_env: str | None = None
+    url: Text | None = None
+    model: Text | None = None
+    api_key_env: TeacherKeyName | None = None
 
     @model_validator(mode="after")
     def _external_has_address(self) -> "TeacherRecipe":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
 
-from shared.trajectories.domains.domain import Domain
+from shared.trajectories.domains.domain import Domain, normal_answer
 from shared.trajectories.rounds import PUBLISHED_TABLE, RoundsTable, rounds_for
 from shared.trajectories.segments import (
     PROTOCOL_PHRASES,
@@ -29,6 +29,7 @@ class DropReason(StrEnum):
     NO_ATTEMPTS = "no_attempts"
     NO_CORRECT_ATTEMPT = "no_correct_attempt"
     NO_SOLUTION = "no_solution"
+    SOLUTION_DISAGREES = "solution_disagrees"
     NO_SLIP = "no_slip"
     NO_TRUE_VERIFICATION = "no_true_verification"
     TOO_FEW_WRONG_ATTEMPTS = "too_few_wrong_attempts"
@@ -62,7 +63,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class TeacherQuestion:
-    """A question of the tiny pool; `solution` is the verified reference solution where the domain needs one."""
+    """A question of the tiny pool; `solution`: a verified one, whose answer the domain's own must have."""
 
     question: str
     solution: str | None = None
@@ -118,6 +119,8 @@ def teacher_trajectory(question: TeacherQuestion, domain: Domain, rounds: int, r
     answer = boxed_answer(solution) if solution is not None else None
     if solution is None or answer is None:
         return DropReason.NO_SOLUTION
+    if question.solution is not None and normal_answer(boxed_answer(question.solution) or "") != normal_answer(answer):
+        return DropReason.SOLUTION_DISAGREES
     wrong: dict[str, Attempt] = {}
     for _ in range(8 * rounds):
         if len(wrong) == rounds - 1:

@@ -125,7 +125,10 @@ class Advancer:
         if halt.status is not CampaignStatus.FAILED:
             return
         stage.status, stage.finished_at = StageStatus.FAILED, self._now()
-        campaign.message = f"{halt.sentence.rstrip('.')}; then resume with POST /v1/campaigns/{campaign.name}/resume."
+        campaign.message = (
+            f"{halt.sentence.rstrip('.')}; then resume it with `headwater campaign resume {campaign.name}` "
+            f"(POST /v1/campaigns/{campaign.name}/resume)."
+        )
         log.error("campaign %s failed in %s: %s", campaign.name, stage.name, campaign.message)
 
 

@@ -1,10 +1,15 @@
 """Progress of a stage, read from the order, snapshot or run that it made."""
 
+from uuid import UUID
+
 from services.cascade.client import Peers
 from services.cascade.models import StageRow
-from shared.contracts.orders import Order, OrderState
+from services.cascade.service.stage import halted_by
+from shared.contracts.campaigns import CampaignStatus, StageName
+from shared.contracts.orders import Order, OrderIn, OrderState
 from shared.contracts.runs import Run, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotStatus
+from shared.errors import HeadwaterError
 
 RUN_ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
@@ -44,8 +49,25 @@ async def refresh(stage: StageRow, peers: Peers) -> None:
 
 
 async def abandon(stage: StageRow, peers: Peers) -> None:
-    """Stop what the stage has under way, so that nothing works for a campaign that has ended. Idempotent."""
+    """Stop what the stage has under way, so that nothing works for a campaign that has ended. Idempotent.
+
+    Raises: HeadwaterError of a peer.
+    """
     if stage.run_id and (await peers.training.run(stage.run_id)).state not in RUN_ENDED:
         await peers.training.cancel_run(stage.run_id)
-    if stage.order_id and (await peers.pool.order(stage.order_id)).state is OrderState.OPEN:
-        await peers.pool.close_order(stage.order_id)
+    order_id = stage.order_id or await _unnoticed_order(stage, peers)
+    if order_id and (await peers.pool.order(order_id)).state is OrderState.OPEN:
+        await peers.pool.close_order(order_id)
+    stage.order_id = order_id
+
+
+async def _unnoticed_order(stage: StageRow, peers: Peers) -> UUID | None:
+    """The order that the pool made before somebody died, or did not answer in time: asked for again by its key."""
+    if stage.request is None or "purpose" not in stage.request:  # only an order has one
+        return None
+    try:
+        return (await peers.pool.create_order(OrderIn.model_validate(stage.request))).id
+    except HeadwaterError as error:
+        if halted_by(error, StageName(stage.name)).status is CampaignStatus.WAITING:
+            raise
+        return None  # refused now, and so before: there is none

@@ -14,6 +14,7 @@ from shared.contracts.questions import PoolCounts, Split
 from shared.contracts.recipe import EvalRecipe, ProbeRecipe, Recipe, TeacherKind, TeachRecipe
 from shared.errors import HeadwaterError
 
+MAX_DEAD_SHARE = 0.1
 EXTERNAL_FAILURE = "external_"  # how generation's codes for somebody else's server begin
 
 
@@ -104,11 +105,16 @@ def _selection(section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, count
 
 
 def _check_finished(order: Order, recipe: Recipe) -> None:
-    """Raises: StageHaltedError when the order ended without one group."""
+    """Raises: StageHaltedError when the order ended without one group, or too many questions were given up."""
     if not order.total:
         raise failed(f"Order '{order.key}' found no question: {_NO_QUESTION[order.purpose]}")
-    if order.done:
+    if order.done and order.dead <= MAX_DEAD_SHARE * order.total:
         return
+    if order.done:
+        raise failed(
+            f"Order '{order.key}' gave up {order.dead} of its {order.total} questions, more than {MAX_DEAD_SHARE:.0%}, so "
+            "what is left would not stand for all: look for the reason in the sampling worker's log and mend it"
+        )
     teacher = recipe.teach.teacher
     if order.purpose is OrderPurpose.TEACH and teacher.kind is TeacherKind.OPENAI:
         raise failed(

@@ -2,13 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from shared.contracts.generation import FinishReason, Sample, SamplingParameters
+from shared.errors import HeadwaterError
+from shared.settings import address
 
 REQUESTS_AT_ONCE = 16
 _RETRYABLE = frozenset({429, 502, 503, 504})
@@ -27,13 +29,28 @@ class ExternalError(Exception):
 class ExternalClient:
     """One connection pool for all external servers. The caller sets the deadline."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_addresses: Collection[tuple[str, int | None]]) -> None:
+        self._own_addresses = own_addresses
         self._http = httpx.AsyncClient(timeout=httpx.Timeout(None, connect=10.0), follow_redirects=False)
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def close(self) -> None:
         """Close every connection."""
         await self._http.aclose()
+
+    def require_address(self, url: str) -> None:
+        """Raises HeadwaterError `address_invalid` for a URL that is none of an external server: what is sent there may be a key."""
+        try:
+            parts, (host, port) = urlsplit(url), address(url)
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL) as error:
+            raise _invalid(url, f"cannot be read ({error})") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise _invalid(url, "is no http(s) URL with a host")
+        if any(mark in url for mark in "?#@\\") or not url.isascii() or not url.isprintable() or " " in url:
+            raise _invalid(url, "has a query, a fragment, a user name or a character that is none of a URL")
+        if (host, port) in self._own_addresses:
+            raise _invalid(url, "is an address of Headwater's own")
 
     async def check(self, url: str, api_key_env: str | None) -> None:
         """Raises ExternalError unless the server answers at all."""
@@ -93,6 +110,11 @@ def _headers(url: str, api_key_env: str | None) -> dict[str, str]:
         sentence = f"The key for {url} should be in the environment variable {api_key_env}, which is not set; set it and restart."
         raise ExternalError("external-key-missing", sentence)
     return {"Authorization": f"Bearer {key}"}
+
+
+def _invalid(url: str, why: str) -> HeadwaterError:
+    sentence = f"The external server's address {url[:200]!a} {why[:200]}; name one such as https://host/v1."
+    return HeadwaterError("address_invalid", sentence, 422)
 
 
 def _unavailable(url: str, why: str) -> ExternalError:

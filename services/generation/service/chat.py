@@ -61,6 +61,7 @@ class ChatService:
         model = body.get("model")
         if not isinstance(model, str):
             raise HeadwaterError("model_missing", "The request needs 'model': the id of a policy, or its name.", 422)
+        _require_sendable(body)
         policy = await self._policies.find(model)
         if policy.kind is PolicyKind.REFERENCE:
             raise ConflictError(
@@ -84,6 +85,18 @@ class ChatService:
         except (EngineDownError, EngineRefusedError, ReplacedError) as error:
             raise _named(error) from error
         return answer
+
+
+def _require_sendable(body: dict[str, Any]) -> None:
+    """Raises HeadwaterError `body_invalid` for what JSON lets in and neither the database nor a server takes."""
+    try:
+        written = json.dumps(body, allow_nan=False, ensure_ascii=False)
+        written.encode()
+    except (ValueError, RecursionError) as error:
+        sentence = "The request has a number that is not finite, a lone surrogate, or too many levels; leave that out."
+        raise HeadwaterError("body_invalid", sentence, 422) from error
+    if "\\u0000" in written.replace("\\\\", ""):
+        raise HeadwaterError("body_invalid", "The request has a NUL character; leave it out.", 422)
 
 
 def _for_engine(body: dict[str, Any], model: str) -> dict[str, Any]:

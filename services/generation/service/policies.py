@@ -36,9 +36,14 @@ class PolicyService:
     async def register(self, policy: PolicyIn) -> tuple[Policy, bool]:
         """The policy of (campaign, name), and whether this call made it.
 
-        Raises ConflictError `policy_exists` when the name has other content, and what `WeightsStore.fetch` raises.
+        Raises ConflictError `policy_exists` when the name has other content, HeadwaterError `weights_elsewhere` and
+        `address_invalid`, and what `WeightsStore.fetch` raises.
         """
+        if policy.kind is PolicyKind.EXTERNAL and policy.uri:
+            self._external.require_address(policy.uri)
         policy = _with_hash(policy)
+        if policy.kind in ENGINE_KINDS:
+            self._weights.require_ours(policy.uri)
         async with self._database.transaction() as session:
             known = await PolicyRepository(session).by_name(policy.campaign_id, policy.name)
         if known is None:
@@ -138,7 +143,7 @@ def _with_hash(policy: PolicyIn) -> PolicyIn:
             sentence = f"The policy {policy.name} is of kind {policy.kind} and needs 'uri' and 'content_hash'."
             raise HeadwaterError("weights_missing", sentence, 422)
         return policy
-    if policy.kind is PolicyKind.EXTERNAL and not (policy.uri.startswith(("http://", "https://")) and policy.model):
+    if policy.kind is PolicyKind.EXTERNAL and not (policy.uri and policy.model):
         sentence = f"The external policy {policy.name} needs 'uri', an http(s) URL, and 'model'."
         raise HeadwaterError("address_missing", sentence, 422)
     identity = json.dumps([policy.kind, policy.uri, policy.model, policy.api_key_env])

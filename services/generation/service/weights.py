@@ -24,14 +24,28 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 class WeightsStore:
     """Finds verified weights by (uri, content hash). A directory is hashed again only when a file changed its size or time.
 
+    `artifacts_url`: where weights are published; no others are read, but for those of the engine's own model.
     `engine_model`: the directory that the engine was started with; None when it is not on this machine.
     """
 
-    def __init__(self, cache: Path, engine_model: Path | None) -> None:
+    def __init__(self, cache: Path, artifacts_url: str, engine_model: Path | None) -> None:
         self._cache = cache
+        self._artifacts_url = artifacts_url.rstrip("/")
         self._engine_model = engine_model
         self._verified: dict[tuple[str, str], tuple[Path, Fingerprint]] = {}
         self._lock = threading.Lock()
+
+    def require_ours(self, uri: str) -> None:
+        """Raises HeadwaterError `weights_elsewhere` unless the weights are published ones or the engine's own model."""
+        if "://" in self._artifacts_url:
+            is_published = uri.startswith(f"{self._artifacts_url}/") and ".." not in uri.split("/")
+        else:
+            is_published = Path(self._artifacts_url).resolve() in Path(uri).resolve().parents
+        if not is_published and Path(uri).absolute() != self._engine_model:
+            sentence = (
+                f"Weights must lie under {self._artifacts_url} or be the engine's own model; {uri[:200]!a} does not."
+            )
+            raise HeadwaterError("weights_elsewhere", sentence, 422)
 
     def fetch(self, uri: str, content_hash: str, kind: PolicyKind) -> Path:
         """The local directory of the weights, absolute.

@@ -41,22 +41,30 @@ def demo(
 ) -> None:
     """Run one whole campaign: questions in, three better models out, and a report."""
     from services.local import stack
+    from services.local.client import Gateway
 
     console = terminal()
     directory = DataDirectory.at(data_dir)
     chosen = _demo(recipe)
     questions = _write_questions(chosen, directory.root / "demo" / f"{recipe}-seed{seed}.ndjson", seed)
-    began_it = stack.running(directory) is None
+    supervisor: subprocess.Popen[bytes] | None = None
     try:
-        state = _start(console, directory, chosen, seed)
-        campaign = _run(console, directory, state, chosen, f"{recipe}-seed{seed}", seed, questions)
+        running = stack.running(directory)
+        if running is None or not running.is_up:
+            console.print(
+                f"starting the processes on {directory.root} (the engine takes a minute or two)", highlight=False
+            )
+            supervisor = stack.start_detached(stack.UpOptions(directory, chosen.model, seed))
+        state = _wait(console, directory, supervisor, chosen, seed)
+        with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
+            campaign = _run(console, directory, gateway, chosen, f"{recipe}-seed{seed}", seed, questions)
     except KeyboardInterrupt:
         console.print("\nStopping. The same command goes on from here.")
         raise typer.Exit(130) from None
     finally:
-        if began_it and not keep:
+        if supervisor is not None and not keep:
             console.print("stopping the processes", highlight=False)
-            stack.stop(directory)
+            stack.stop_detached(directory, supervisor)
     if campaign.status != "succeeded":
         raise LocalError(f"The campaign {campaign.name} is {campaign.status}: {campaign.message or 'no reason given'}")
 
@@ -82,28 +90,27 @@ def _write_questions(demo: Demo, path: Path, seed: int) -> Path:
     return path
 
 
-def _start(console: Console, directory: DataDirectory, demo: Demo, seed: int) -> StackState:
-    """The running stack, started if need be. It must serve the demo's model."""
+def _wait(
+    console: Console, directory: DataDirectory, supervisor: subprocess.Popen[bytes] | None, demo: Demo, seed: int
+) -> StackState:
+    """The stack, when all of it is ready. It must serve the demo's model."""
     from services.local import stack
 
-    state = stack.running(directory)
-    if state is None:
-        console.print(f"starting the processes on {directory.root} (the engine takes a minute or two)", highlight=False)
-        supervisor = stack.start_detached(stack.UpOptions(directory, demo.model, seed))
-        shown: set[str] = set()
+    shown: set[str] = set()
 
-        def show(state: StackState) -> None:
-            ready = {name for name, process in state.processes.items() if process.status in ("ready", "done")}
-            for name in sorted(ready - shown):
-                shown.add(name)
+    def show(state: StackState) -> None:
+        if (state.model, state.seed) != (demo.model, seed):
+            raise LocalError(
+                f"Headwater runs with the model {state.model!r}, seed {state.seed}, and this demo needs {demo.model!r}, "
+                f"seed {seed}: stop it first with `headwater down`, or name another directory with --data-dir."
+            )
+        ready = {name for name, process in state.processes.items() if process.status in ("ready", "done")}
+        for name in sorted(ready - shown):
+            shown.add(name)
+            if state.status == "starting":
                 console.print(f"  {len(shown):>2} of {len(state.processes)} {name}", highlight=False)
 
-        state = stack.wait_until_running(directory, supervisor, show)
-    if state.model != demo.model:
-        raise LocalError(
-            f"Headwater runs with the model {state.model!r} and this demo needs {demo.model!r}: "
-            "stop it first with `headwater down`, or name another directory with --data-dir."
-        )
+    state = stack.wait_until_running(directory, supervisor, show)
     console.print(
         f"gateway {state.urls['gateway']}, Flower {state.urls['flower']}, logs {directory.logs}", highlight=False
     )
@@ -111,18 +118,21 @@ def _start(console: Console, directory: DataDirectory, demo: Demo, seed: int) ->
 
 
 def _run(
-    console: Console, directory: DataDirectory, state: StackState, demo: Demo, name: str, seed: int, questions: Path
+    console: Console, directory: DataDirectory, gateway: Gateway, demo: Demo, name: str, seed: int, questions: Path
 ) -> Campaign:
-    from services.local.client import Gateway
+    """The campaign, ended, with its report shown. One that had failed is tried again."""
     from services.local.commands.campaigns import read_recipe, show_ingest
 
     _, recipe = read_recipe(demo.recipe)
-    with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
-        campaign = gateway.create_campaign(name, recipe | {"seed": seed})
-        if campaign.status not in ("succeeded", "failed", "cancelled"):
-            show_ingest(console, list(gateway.submit(questions, campaign.id)))
-        campaign = _watch(console, gateway, campaign, demo)
-        _write_report(console, gateway, campaign, directory)
+    campaign = gateway.create_campaign(name, recipe | {"seed": seed})
+    if campaign.status not in ("succeeded", "cancelled"):
+        show_ingest(console, list(gateway.submit(questions, campaign.id)))
+    if campaign.status == "failed":
+        words = f"The campaign {name} had failed in {campaign.stage}; trying again. The reason was: {campaign.message}"
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
+        campaign = gateway.resume(campaign.id)
+    campaign = _watch(console, gateway, campaign, demo)
+    _show_report(console, gateway, campaign, directory)
     return campaign
 
 
@@ -146,13 +156,16 @@ def _watch(console: Console, gateway: Gateway, campaign: Campaign, demo: Demo) -
     return campaign
 
 
-def _write_report(console: Console, gateway: Gateway, campaign: Campaign, directory: DataDirectory) -> None:
+def _show_report(console: Console, gateway: Gateway, campaign: Campaign, directory: DataDirectory) -> None:
+    """The report in the terminal, and in files if the campaign succeeded."""
     from services.local import report
     from services.local.commands.campaigns import write_text
     from services.local.rendering import show_report
 
     content = report.report_json(gateway.report(campaign.id))
     show_report(console, content)
+    if campaign.status != "succeeded":
+        return
     write_text(directory.root / "report.json", json.dumps(content, indent=2))
     write_text(directory.root / "report.md", report.markdown(content))
     report.plot(content, directory.root / "report.png")

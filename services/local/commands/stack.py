@@ -16,16 +16,22 @@ from services.local.errors import LocalError
 from services.local.rendering import terminal
 
 if TYPE_CHECKING:
+    from services.local.stack import UpOptions
     from services.local.state import StackState
 
-Model = Annotated[str, typer.Option("--model", help="tiny, smollm2, a directory, or a hub model.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the tiny model's first weights.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="tiny, smollm2, a directory, or a hub model. Default: as last time, else tiny."),
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of the tiny model's first weights. Default: as last time, else 0.")
+]
 
 
 def up(
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    model: Model = "tiny",
-    seed: Seed = 0,
+    model: Model = None,
+    seed: Seed = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return when everything is ready.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Write the logs to files only.")] = False,
 ) -> None:
@@ -34,16 +40,16 @@ def up(
 
     options = UpOptions(DataDirectory.at(data_dir), model, seed)
     if detach:
-        _detach(options.directory, model, seed)
+        _detach(options)
     else:
         serve(options, None if quiet else sys.stdout)
 
 
-def _detach(directory: DataDirectory, model: str, seed: int) -> None:
-    from services.local.stack import UpOptions, start_detached, wait_until_running
+def _detach(options: UpOptions) -> None:
+    from services.local.stack import start_detached, wait_until_running
 
     console = terminal()
-    supervisor = start_detached(UpOptions(directory, model, seed))
+    supervisor = start_detached(options)
     seen: set[str] = set()
 
     def show(state: StackState) -> None:
@@ -52,7 +58,7 @@ def _detach(directory: DataDirectory, model: str, seed: int) -> None:
                 seen.add(process.name)
                 console.print(f"{len(seen):>2} of {len(state.processes)}  {process.name}", highlight=False)
 
-    state = wait_until_running(directory, supervisor, show)
+    state = wait_until_running(options.directory, supervisor, show)
     console.print(f"Headwater is up: {state.urls['gateway']} (stop it with `headwater down`)", highlight=False)
 
 
@@ -76,7 +82,7 @@ def status(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         last = load_state(directory)
         reason = f" It stopped because: {last.error}" if last and last.error else ""
         raise LocalError(f"Headwater does not run on {directory.root}.{reason}")
-    show_status(terminal(), state)
+    show_status(terminal(), state, directory)
 
 
 def logs(

@@ -91,7 +91,14 @@ async def finish(session: AsyncSession, ids: Sequence[UUID]) -> None:
 
 
 async def give_back(
-    session: AsyncSession, assignment_id: UUID, reason: str, message: str, attempts: int, after_s: float
+    session: AsyncSession,
+    assignment_id: UUID,
+    reason: str,
+    message: str,
+    *,
+    attempts: int,
+    blameless_failures: int,
+    after_s: float,
 ) -> None:
     """An open assignment again, to be claimed after a pause."""
     await session.execute(
@@ -101,6 +108,7 @@ async def give_back(
             state="open",
             lease_token=None,
             attempts=attempts,
+            blameless_failures=blameless_failures,
             available_at=func.now() + timedelta(seconds=after_s),
             reason=reason,
             message=message,

@@ -29,6 +29,7 @@ from shared.errors import ConflictError, NotFoundError
 
 FIRST_RETRY_S = 2.0
 LAST_RETRY_S = 60.0
+MAX_BLAMELESS_FAILURES = 50
 log = logging.getLogger(__name__)
 
 
@@ -120,10 +121,17 @@ class Assignments:
                 raise ConflictError("lease_lost", f"Assignment {row.id} is not leased under this token any more.")
             order = await orders.get(session, row.order_id)
             assert order is not None
-            attempts = row.attempts if request.counts_as_attempt else row.attempts - 1
-            dead = attempts >= order.max_attempts
+            blameless = row.blameless_failures + (not request.counts_as_attempt)
+            attempts = row.attempts - (not request.counts_as_attempt)
+            dead = attempts >= order.max_attempts or blameless >= MAX_BLAMELESS_FAILURES
             await assignments.give_back(
-                session, row.id, request.reason, request.message, attempts, retry_after_s(row.attempts)
+                session,
+                row.id,
+                request.reason,
+                request.message,
+                attempts=attempts,
+                blameless_failures=blameless,
+                after_s=retry_after_s(attempts + blameless),
             )
             deltas = counters.Deltas()
             deltas.add(order.id, f"failed:{request.reason}")

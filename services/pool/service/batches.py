@@ -14,6 +14,7 @@ from services.pool.hints import Hints
 from services.pool.models import BatchRow
 from services.pool.repository import batches, counters, groups, orders
 from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared.contracts.orders import OrderPurpose
 from shared.db import Database
 from shared.errors import ConflictError, NotFoundError
 
@@ -28,7 +29,7 @@ class Batches:
     async def lease(self, request: BatchLeaseRequest) -> BatchLease:
         """The batch of (run, step), leased now or before; without one when too few groups wait.
 
-        Raises: NotFoundError (order), ConflictError `fenced`, `not_standing`, `other_order`.
+        Raises: NotFoundError (order), ConflictError `fenced`, `not_standing`, `not_rollout`, `other_order`.
         """
         batch_id = identity.batch_id(request.run_id, request.step)
         async with self._database.transaction() as session:
@@ -38,6 +39,10 @@ class Batches:
                 raise NotFoundError("order", request.order_id)
             if order.watermark_groups is None:
                 raise ConflictError("not_standing", f"Order {order.key!r} is finite: its groups are not for batches.")
+            if order.purpose != OrderPurpose.ROLLOUT:
+                raise ConflictError(
+                    "not_rollout", f"Order {order.key!r} is for {order.purpose}: nothing trains on its groups."
+                )
             await batches.extend_run(session, request.run_id, request.lease_s)
             batch = await batches.lock(session, batch_id)
             if batch is not None and batch.order_id != request.order_id:

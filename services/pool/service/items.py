@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from services.pool.service.lines import MAX_ITEM_BYTES, Item
 from shared.contracts.questions import QuestionIn, Refusal, RefusalReason
 
+MAX_SHOWN_CHARACTERS = 100
 _TEXT_FIELDS = ("question", "answer", "solution")
 
 
@@ -47,8 +48,8 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
         )
     for field, content in value.items():
         if "\0" in field or (isinstance(content, str) and "\0" in content):
-            name = field.replace("\0", "\\0")
-            return _refuse(item, RefusalReason.NUL_CHARACTER, f"has a NUL character in {name!r}; remove it", name)
+            name = _shown(field)
+            return _refuse(item, RefusalReason.NUL_CHARACTER, f"has a NUL character in '{name}'; remove it", name)
     for field in _TEXT_FIELDS:
         content = value.get(field)
         if isinstance(content, str) and not content.strip():
@@ -57,7 +58,7 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
         return QuestionIn.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = _shown(".".join(str(part) for part in first["loc"]))
         return _refuse(
             item, RefusalReason.INVALID_FIELD, _field_message(first["type"], field, first["msg"], value), field
         )
@@ -66,11 +67,17 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
 def _field_message(error_type: str, field: str, message: str, value: dict[str, Any]) -> str:
     if error_type == "missing":
         kind = value.get("kind", "math")
-        need = f" (a question of kind {kind!r} is judged by its reference answer)" if field == "answer" else ""
-        return f"has no {field!r}{need}; add it"
+        kind = kind if isinstance(kind, str) else type(kind).__name__
+        need = f" (a question of kind '{_shown(kind)}' is judged by its reference answer)" if field == "answer" else ""
+        return f"has no '{field}'{need}; add it"
     if error_type == "extra_forbidden":
-        return f"has an unknown field {field!r}; known are {', '.join(QuestionIn.model_fields)}"
-    return f"has a wrong {field!r}: {message[:300]}"
+        return f"has an unknown field '{field}'; known are {', '.join(QuestionIn.model_fields)}"
+    return f"has a wrong '{field}': {message[:300]}"
+
+
+def _shown(text: str) -> str:
+    """What somebody sent, in a form that every answer can carry."""
+    return ascii(text)[1:-1][:MAX_SHOWN_CHARACTERS]
 
 
 def _refuse(item: Item, reason: RefusalReason, what: str, field: str | None = None) -> Refusal:

@@ -41,12 +41,19 @@ class Orders:
     async def create(self, request: OrderIn) -> tuple[Order, bool]:
         """The order, and whether it is new.
 
-        Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`.
+        Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
+        `standing_is_rollout`.
         """
         if request.selection.split is Split.EVAL and request.purpose in TRAINING_PURPOSES:
             raise HeadwaterError(
                 "eval_never_trains",
                 f"Order {request.key!r} would use eval questions for {request.purpose}; select split 'train'.",
+                422,
+            )
+        if request.watermark_groups is not None and request.purpose is not OrderPurpose.ROLLOUT:
+            raise HeadwaterError(
+                "standing_is_rollout",
+                f"Order {request.key!r} has 'watermark_groups', which only an order for rollout has; leave it out.",
                 422,
             )
         order_id, content = identity.order_id(request.campaign_id, request.key), identity.request_hash(request)

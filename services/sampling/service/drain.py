@@ -154,7 +154,8 @@ class Drain:
             except TransientError as failure:
                 await self._wait_out(failure, patience)
             except HeadwaterError as refusal:
-                await self._fail(missing.values(), refusal.code, refusal.message)
+                blameless = groups.is_the_policys(refusal.code)
+                await self._fail(missing.values(), refusal.code, refusal.message, counts_as_attempt=not blameless)
                 return
 
     async def _sample_once(self, missing: dict[str, Assignment], patience: Patience) -> None:

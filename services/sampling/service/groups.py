@@ -11,8 +11,11 @@ from shared.contracts.orders import Assignment, AssignmentFailure, GroupIn, Resp
 from shared.contracts.verdicts import UnscoredReason, Verdict, VerdictRequest
 
 MAX_PROMPTS = 16
-# Errors of generation that the next attempt does not meet again because of the question; they use up none of its attempts.
-NOT_THE_QUESTIONS = frozenset({"engine-down", "weights-replaced"})
+# Errors of generation that are the engine's or the policy's, so they use up none of the question's attempts.
+NOT_THE_QUESTIONS = frozenset({"engine-down", "weights-replaced", "policy-not-loadable"})
+POLICY_REFUSALS = frozenset(
+    {"policy_not_loadable", "architecture_mismatch", "damaged_weights", "incomplete_weights", "unsafe_weights"}
+)
 MAX_REASON_CHARACTERS = 100
 MAX_MESSAGE_CHARACTERS = 2000
 TRANSIENT_REASONS = frozenset({UnscoredReason.TIMEOUT, UnscoredReason.MEMORY, UnscoredReason.VERIFIER_CRASHED})
@@ -55,7 +58,7 @@ def sample_request(chunk: Sequence[Assignment]) -> SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """Why a prompt's line makes no group; `is_the_questions` when it is not that the engine was away."""
+    """Why a prompt's line makes no group; `is_the_questions` when neither the engine nor the policy is to blame."""
 
     reason: str
     message: str
@@ -72,6 +75,11 @@ def flaw(assignment: Assignment, line: PromptSamples) -> Flaw | None:
     if count == assignment.k or (is_reference and 1 <= count <= assignment.k):
         return None
     return Flaw("incomplete-group", f"generation gave {count} of {assignment.k} samples")
+
+
+def is_the_policys(refusal: str) -> bool:
+    """Whether generation refused a whole request for the sake of its policy."""
+    return refusal in POLICY_REFUSALS or refusal.startswith("artifact_")
 
 
 def failure(assignment: Assignment, reason: str, message: str, *, counts_as_attempt: bool) -> AssignmentFailure:

@@ -40,11 +40,11 @@ def recompute(question: str, answer: str, other: str) -> str | None:
     if other_answer is None:
         return None
     working = other[: other.rindex("\\boxed{")].rstrip()
-    agrees = _normal(other_answer) == _normal(answer)
+    agrees = normal_answer(other_answer) == normal_answer(answer)
     comparison = f"{answer}={other_answer}" if agrees else f"{answer}!={other_answer}"
     return conclude(f"{working}\n{comparison}".lstrip(), agrees)
 
 
-def _normal(answer: str) -> str:
+def normal_answer(answer: str) -> str:
     """An answer without thousands separators, currency and outer space, so that equal numbers compare equal."""
     return answer.replace(",", "").replace("$", "").replace(" ", "").removesuffix(".0")

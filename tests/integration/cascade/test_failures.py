@@ -14,7 +14,7 @@ from shared.contracts.runs import RunState
 from shared.contracts.snapshots import SnapshotStatus
 from shared.errors import ConflictError
 from tests.integration.cascade.conftest import Walk
-from tests.integration.cascade.world import World, is_teach
+from tests.integration.cascade.world import CrashError, World, is_teach
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +89,11 @@ def _other_model(world: World) -> None:
 
 
 def _teacher_down(world: World) -> None:
-    world.all_dead = is_teach
+    world.dead_of = lambda order: 10 if is_teach(order) else 0
+
+
+def _some_dead(world: World) -> None:
+    world.dead_of = lambda order: 2 if order.key == "eval-base" else 1
 
 
 def _teacher_unreachable(world: World) -> None:
@@ -127,6 +131,7 @@ def _nothing_hard(world: World) -> None:
     [
         (_other_model, StageName.REGISTER, "restart with headwater up --model tiny"),
         (_no_solutions, StageName.TEACH, "submit some with a 'solution'"),
+        (_some_dead, StageName.EVAL_BASE, "gave up 2 of its 10 questions, more than 10%"),
         (_teacher_down, StageName.TEACH, "http://teacher:9/v1 answered none of 10 questions"),
         (_teacher_unreachable, StageName.TEACH, "The teacher cannot be used: http://teacher:9/v1 does not answer"),
         (_snapshot_fails, StageName.DISTILL, "the disk is full"),
@@ -151,7 +156,8 @@ async def test_a_definite_failure_is_one_sentence_and_can_be_resumed(
     failed = await walk(campaign)
     assert (failed.status, failed.stage) == (CampaignStatus.FAILED, stage), failed.message
     assert sentence in failed.message
-    assert failed.message.endswith("then resume with POST /v1/campaigns/doomed/resume.")
+    way_out = "then resume it with `headwater campaign resume doomed` (POST /v1/campaigns/doomed/resume)."
+    assert failed.message.endswith(way_out)
     assert failed.stages[list(StageName).index(stage)].status is StageStatus.FAILED
     assert all(order.state is not OrderState.OPEN for order in world.orders.values())
     made, finished = world.made(), [one.finished_at for one in failed.stages if one.status is StageStatus.DONE]
@@ -189,3 +195,34 @@ async def test_cancelling_stops_the_run_and_its_order(
     assert len(world.calls) == calls
     with pytest.raises(ConflictError, match="cannot go on"):
         await campaigns.resume("first")
+
+
+async def test_an_order_whose_answer_was_lost_is_closed_with_its_campaign(
+    campaign: Campaign, world: World, advancer: Advancer, campaigns: Campaigns
+):
+    def crash(name: str, method: str, path: str) -> None:
+        if (method, path) == ("POST", "/v1/orders"):
+            world.after = lambda *_: None
+            raise CrashError
+
+    world.after = crash
+    with pytest.raises(CrashError):
+        await advancer.advance(campaign.id)
+    (order,) = world.orders.values()
+    assert order.state is OrderState.OPEN
+
+    await campaigns.cancel("first")
+    assert [one.state for one in world.orders.values()] == [OrderState.CLOSED]
+    assert (await campaigns.get("first")).stages[1].order_id == order.id
+
+
+async def test_a_campaign_whose_order_is_refused_can_be_cancelled(
+    campaign: Campaign, world: World, campaigns: Campaigns, walk: Walk
+):
+    def refuse(name: str, method: str, path: str) -> None:
+        if (method, path) == ("POST", "/v1/orders"):
+            raise ConflictError("conflict", "another order has this key")
+
+    world.before = refuse
+    assert (await walk(campaign)).status is CampaignStatus.FAILED
+    assert (await campaigns.cancel("first")).status is CampaignStatus.CANCELLED

@@ -51,7 +51,7 @@ class World:
         self.after: Callable[[str, str, str], None] = lambda *_: None
         self.during: Callable[[], Awaitable[None]] | None = None
         self.questions_of: Callable[[OrderIn], int] = lambda _: 10
-        self.all_dead: Callable[[OrderIn], bool] = lambda _: False
+        self.dead_of: Callable[[OrderIn], int] = lambda _: 0
         self.teacher_answers = True
         self.run_end: Callable[[RunIn], tuple[RunState, str]] = lambda _: (RunState.SUCCEEDED, "")
         self.snapshot_end: Callable[[SnapshotIn], tuple[SnapshotStatus, int]] = lambda _: (SnapshotStatus.READY, 30)
@@ -105,7 +105,8 @@ class World:
         @router.post("/orders", status_code=201)
         async def create_order(order: OrderIn, response: Response) -> Order:
             assert order.policy_id in self.policies
-            assert self.policies[order.policy_id].live, f"{order.key} uses a policy that is not live"
+            is_usable = self.policies[order.policy_id].live or not self.teacher_answers  # made only to be closed
+            assert is_usable, f"{order.key} uses a policy that is not live"
             return self._once(self.orders, order, lambda id_: self._new_order(id_, order), response)  # type: ignore[no-any-return]
 
         @router.get("/orders/{order_id}")
@@ -170,7 +171,7 @@ class World:
 
     def _further(self, order: Order) -> Order:
         finished = min(order.total, order.done + order.dead + 5)
-        dead = finished if self.all_dead(self.requests[order.id]) else 0
+        dead = min(finished, self.dead_of(self.requests[order.id]))
         state = OrderState.COMPLETE if finished == order.total else OrderState.OPEN
         return order.model_copy(update={"done": finished - dead, "dead": dead, "state": state})
 
@@ -182,7 +183,7 @@ class World:
             return EngineInfo(
                 model_name=self.engine_model,
                 uri="/models/tiny",
-                content_hash="abc",
+                content_hash="abc".ljust(64, "0"),
                 max_model_tokens=512,
                 replicas=1,
                 ready_replicas=1,

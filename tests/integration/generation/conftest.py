@@ -106,6 +106,7 @@ def make_settings(
         "database_url": database_url,
         "engine_urls": engine_url,
         "engine_model": str(base),
+        "artifacts_url": str(directory),
         "weights_cache": directory / "cache",
         "engine_probe_every_s": 0.05,
         "engine_wait_s": 1.0,

@@ -121,7 +121,7 @@ async def test_reference_policies_repeat_the_solution_that_came_with_the_questio
 
 async def test_external_policies_answer_and_a_dead_url_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("TEACHER_KEY", "secret")
+    monkeypatch.setenv("HEADWATER_TEACHER_KEY", "secret")
     app = FastAPI()
     seen: list[dict[str, object]] = []
 
@@ -135,7 +135,7 @@ async def test_external_policies_answer_and_a_dead_url_is_named(world: World, mo
             "kind": "external",
             "uri": teacher.url,
             "model": "big",
-            "api_key_env": "TEACHER_KEY",
+            "api_key_env": "HEADWATER_TEACHER_KEY",
             "content_hash": "",
         }
         policy = (await post_policy(world, "teacher", world.directory / "base", **fields)).json()
@@ -163,3 +163,67 @@ async def test_chat_by_name_and_the_list_of_models(world: World) -> None:
     assert [model["id"] for model in models] == [str(other.id)]
     missing = await world.http.post("/v1/chat/completions", json=body | {"model": "nobody"})
     assert missing.status_code == httpx.codes.NOT_FOUND
+
+
+async def test_weights_from_elsewhere_and_hashes_that_are_none_are_refused(world: World, tmp_path_factory) -> None:  # noqa: ANN001
+    elsewhere = write_weights(tmp_path_factory.mktemp("elsewhere") / "x", "x")
+    for uri in (str(elsewhere), f"{world.directory}/../{elsewhere.parent.name}/x", f"file://{elsewhere}", "http://x/y"):
+        answer = await post_policy(world, "p", elsewhere, uri=uri)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "weights_elsewhere"), answer.text
+    for wrong in ("../../x", "A" * 64, "0" * 63):
+        assert (await post_policy(world, "p", elsewhere, content_hash=wrong)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://host/v1",
+        "http://",
+        "http://[::1",
+        "http://host:99999/v1",
+        "http://host:x/v1",
+        "http://host/v1?a=b",
+        "http://host/v1#a",
+        "http://me:secret@host/v1",
+        "http://host\n/v1",
+        "http://ho\u00e9st/v1",
+        "http://127.0.0.1:8401/v1",
+        "http://LOCALHOST:8401",
+        "http://[::1]:8401/v1",
+        "/a/file",
+    ],
+)
+async def test_addresses_that_no_external_server_has_are_refused(world: World, uri: str) -> None:
+    body = {"campaign_id": str(CAMPAIGN), "name": "t", "kind": "external", "model": "m", "uri": uri}
+    answer = await world.http.post("/v1/policies", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "address_invalid"), answer.text
+
+
+async def test_the_engine_is_no_external_server(world: World) -> None:
+    body = {"campaign_id": str(CAMPAIGN), "name": "t", "kind": "external", "model": "m", "uri": world.engine_server.url}
+    answer = await world.http.post("/v1/policies", json=body)
+    assert answer.json()["error"]["code"] == "address_invalid"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("api_key_env", "HEADWATER_DATABASE_URL"), ("uri", "http://h/\0"), ("model", "m\0"), ("model", "\ud800")],
+)
+async def test_a_policy_cannot_send_out_other_secrets_nor_hold_odd_characters(
+    world: World, field: str, value: str
+) -> None:
+    body = {"campaign_id": str(CAMPAIGN), "name": "t", "kind": "external", "model": "m", "uri": "http://host/v1"}
+    content = json.dumps(body | {field: value})
+    answer = await world.http.post("/v1/policies", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["details"][0]["field"]) == (422, field), answer.text
+
+
+@pytest.mark.parametrize("odd", ['"model": "a\\u0000"', '"model": "\\ud800"', '"x": "\\ud800"', '"temperature": NaN'])
+async def test_chat_refuses_what_cannot_be_sent_on(world: World, odd: str) -> None:
+    await world.register("other", PolicyKind.CHECKPOINT)
+    content = f'{{"model": "other", "messages": [{{"role": "user", "content": "hi"}}], {odd}}}'
+    headers = {"Content-Type": "application/json"}
+    answer = await world.http.post("/v1/chat/completions", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "body_invalid"), answer.text
+    escaped = content.replace(odd, '"x": "\\\\u0000"')
+    assert (await world.http.post("/v1/chat/completions", content=escaped, headers=headers)).is_success

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -153,3 +154,34 @@ async def test_processes_stop_after_those_that_depend_on_them(directory: DataDir
     async with supervised(specs, directory, state):
         pass
     assert (directory.root / "ends").read_text().split() == ["worker", "api", "store"]
+
+
+async def test_a_process_that_is_never_ready_is_given_up_however_slowly_it_dies(
+    directory: DataDirectory, state: StackState
+):
+    slow = python("engine", "import time; print('loading'); time.sleep(0.2); raise SystemExit('no such device')")
+    limit = RestartLimit(first_delay_s=0.01, unready_s=0.1, window_s=0.1)
+    with pytest.raises(
+        LocalError, match=r"(?s)engine ended with code 1 before it was ready\. .*started 3 times.*device"
+    ):
+        await Supervisor([slow], directory, state, limit=limit).run()
+    assert state.status is StackStatus.FAILED
+
+
+async def test_a_full_disk_stops_nothing_and_keeps_nothing_alive(
+    directory: DataDirectory, state: StackState, monkeypatch: pytest.MonkeyPatch
+):
+    told = io.StringIO()
+    async with supervised([python("worker", SLEEPS)], directory, state, told):
+        process = state.processes["worker"]
+        first = process.pid
+        assert first
+
+        def full(_: StackState, __: DataDirectory) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(StackState, "save", full)
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: process.pid != first and process.status is ProcessStatus.READY)
+    assert state.status is StackStatus.STOPPED
+    assert told.getvalue().count("cannot be saved (No space left on device)") == 1

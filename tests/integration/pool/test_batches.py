@@ -194,3 +194,14 @@ async def test_many_trainers_and_samplers_share_every_group_once(pool: PoolClien
     now = await pool.ask("GET", f"/v1/orders/{order['id']}")
     assert now["done"] == counts["consumed"] + counts.get("waiting", 0)
     assert counts.get("waiting", 0) <= 12
+
+
+async def test_only_groups_of_rollouts_are_trained_on(pool: PoolClient):
+    await pool.submit(2)
+    for purpose in ("probe", "eval", "teach"):
+        refused = await pool.order(purpose, 422, watermark_groups=4)
+        assert refused["error"]["code"] == "standing_is_rollout"
+    order = await standing(pool)
+    await pool.execute("UPDATE pool.orders SET purpose = 'probe'")  # as if it had come in some other way
+    refused = await lease(pool, order, str(uuid4()), 0, status=409)
+    assert refused["error"]["code"] == "not_rollout"

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from services.pool.service.assignments import MAX_BLAMELESS_FAILURES
 from tests.integration.pool.client import PoolClient, group
 
 pytestmark = pytest.mark.integration
@@ -138,15 +139,20 @@ async def test_an_assignment_dies_with_its_last_reason_and_the_order_still_compl
     assert await progress(pool, order) == ("complete", 2, 1, 1)
 
 
-async def test_a_blameless_failure_uses_up_no_attempt(pool: PoolClient):
+async def test_a_blameless_failure_uses_up_no_attempt_but_not_for_ever(pool: PoolClient):
     await pool.submit(1)
-    await pool.order(max_attempts=1)
-    for _ in range(3):
+    order = await pool.order(max_attempts=1)
+    for left in reversed(range(MAX_BLAMELESS_FAILURES)):
         [assignment] = await pool.claim()
+        assert assignment["attempt"] == 1
         lease = {"assignment_id": assignment["id"], "lease_token": assignment["lease_token"]}
         failure = lease | {"reason": "generation-down", "counts_as_attempt": False}
-        assert (await pool.ask("POST", "/v1/assignments/fail", json=failure))["state"] == "open"
-        await pool.execute("UPDATE pool.assignments SET available_at = now()")
+        answer = await pool.ask("POST", "/v1/assignments/fail", json=failure)
+        assert answer["state"] == ("open" if left else "dead")
+        await pool.execute("UPDATE pool.assignments SET available_at = now() WHERE available_at IS NOT NULL")
+    assert await progress(pool, order) == ("complete", 1, 0, 1)
+    [row] = await pool.execute("SELECT reason FROM pool.assignments")
+    assert row.reason == "generation-down"
 
 
 async def test_text_with_nul_is_stored_with_its_offsets(pool: PoolClient):

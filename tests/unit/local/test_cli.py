@@ -1,11 +1,13 @@
 """The commands say what is wrong in one sentence and end with 1."""
 
+import errno
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from services.local.cli import app
+from services.local.directory import DataDirectory
 
 RUNNER = CliRunner()
 
@@ -38,3 +40,13 @@ def test_a_recipe_that_is_not_toml_is_named(tmp_path: Path):
     (tmp_path / "broken.toml").write_text("seed = = 1")
     result = RUNNER.invoke(app, ["campaign", "create", str(tmp_path / "broken.toml"), "--data-dir", str(tmp_path)])
     assert "broken.toml is not TOML: Invalid value (at line 1, column 8)" in result.stderr
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/questions")
+
+    monkeypatch.setattr(DataDirectory, "at", full)
+    result = RUNNER.invoke(app, ["status", "--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "headwater: The disk is full (/data/questions): free some of it" in result.stderr

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +49,16 @@ def test_each_line_names_its_process(tmp_path: Path):
     assert output.getvalue() == "pool    │ ready\npool    │ \ufffd\n"
     assert log.last_words(1) == "    \ufffd"
     log.close()
+
+
+def test_a_full_disk_loses_lines_and_says_so_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    file = BoundedFile(tmp_path / "full.log", max_bytes=4)
+    file.write(b"1234")
+    tmp_path.joinpath("full.log.1").mkdir()  # so that no new file can begin
+    for _ in range(3):
+        file.write(b"lost")
+    assert capfd.readouterr().err.count("cannot be written") == 1
+    tmp_path.joinpath("full.log.1").rmdir()
+    file.write(b"kept")
+    assert (tmp_path / "full.log").read_bytes() == b"kept"
+    file.close()

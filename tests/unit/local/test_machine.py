@@ -1,9 +1,11 @@
 """Ports, memory, disk, secrets, restarts: what is decided before and between starts."""
 
+import functools
 import socket
 import stat
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,4 +91,43 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path):
         make_model("./nothing", directory, 0)
     with pytest.raises(LocalError, match="is not a model directory"):
         make_model(str(tmp_path), directory, 0)
-    assert make_model("Qwen/Qwen3-0.6B", directory, 0).environment == {"HF_HUB_OFFLINE": "0"}
+
+
+def test_a_model_of_the_hub_is_a_directory_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    directory = DataDirectory.at(tmp_path)
+    asked: list[str] = []
+
+    def download(name: str, *, local_dir: Path, allow_patterns: list[str]) -> str:
+        asked.append(name)
+        local_dir.mkdir(parents=True)
+        (local_dir / "config.json").write_text('{"max_position_embeddings": 512}')
+        return str(local_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    models = [make_model("Qwen/Qwen3-0.6B", directory, 0) for _ in range(2)]
+    assert models[0] == models[1]
+    assert (models[0].name, models[0].context_tokens) == ("Qwen/Qwen3-0.6B", 512)
+    assert (Path(models[0].path) / "config.json").exists()
+    assert asked == ["Qwen/Qwen3-0.6B"], "once"
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    download = functools.partial(huggingface_hub.snapshot_download, endpoint="http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(LocalError, match=r"The model 'Qwen/Qwen3' is not .* cannot be had from the hub: .*without one"):
+        make_model("Qwen/Qwen3", DataDirectory.at(tmp_path), 0)
+
+
+def test_lives_that_never_were_ready_are_counted_without_a_window():
+    restarts = Restarts(RestartLimit())
+    assert restarts.next_delay_s(900.0, unready_since=0.0) is not None
+    assert restarts.next_delay_s(1000.0) is not None, "it was ready: the row begins anew"
+    for now in (2000.0, 3000.0):
+        assert restarts.next_delay_s(now, unready_since=now - 900) is not None
+    assert restarts.next_delay_s(4000.0, unready_since=3100.0) is None
+
+
+def test_quick_refusals_at_the_start_are_left_to_the_back_off():
+    restarts = Restarts(RestartLimit())
+    delays_s = [restarts.next_delay_s(now, unready_since=now) for now in (0.0, 0.5, 1.5, 3.5)]
+    assert delays_s == [0.5, 1.0, 2.0, 4.0]

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from services.local.progress import CampaignProgress, campaign_left_s, stage_left_s
+from shared.contracts.campaigns import CampaignStatus
 from tests.unit.local.samples import NOW, campaign
 
 
@@ -36,3 +37,14 @@ def test_on_a_terminal_there_is_a_bar_a_stage():
         progress.show(campaign())
     assert "teach" in output.getvalue()
     assert "100/300" in output.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_waiting_campaign_waits_for_is_said_when_it_changes(is_terminal: bool):
+    output = StringIO()
+    waiting = campaign(CampaignStatus.WAITING)
+    with CampaignProgress(Console(file=output, force_terminal=is_terminal, width=120), {}) as progress:
+        for message in ("pool does not answer", "pool does not answer", "99 of at least 100 questions"):
+            progress.show(waiting.model_copy(update={"message": message}))
+    assert output.getvalue().count("waiting: pool does not answer") == 1
+    assert output.getvalue().count("waiting: 99 of at least 100 questions") == 1

@@ -6,7 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from services.local import report
-from services.local.rendering import duration, show_campaign, show_campaigns, show_report
+from services.local.directory import DataDirectory
+from services.local.rendering import duration, show_campaign, show_campaigns, show_report, show_status
+from services.local.state import StackState
 from tests.unit.local import samples
 
 CONTENT = report.report_json(samples.report())
@@ -55,3 +57,16 @@ def test_the_terminal_shows_the_same_numbers():
 
 def test_durations_are_said_as_people_say_them():
     assert [duration(seconds) for seconds in (0, 42.9, 185, 7800)] == ["0 s", "42 s", "3 min 05 s", "2 h 10 min"]
+
+
+def test_status_shows_the_addresses_and_where_their_keys_are(tmp_path: Path):
+    output = StringIO()
+    directory = DataDirectory.at(tmp_path)
+    directory.secret("flower_password")
+    urls = {"gateway": "http://127.0.0.1:8400", "flower": "http://127.0.0.1:5555"}
+    show_status(Console(file=output, width=80), StackState("run", 1, "2", "tiny", urls=urls), directory)
+    lines = output.getvalue().splitlines()
+    assert f"gateway http://127.0.0.1:8400 (API key: {tmp_path}/api_key)" in lines
+    password = tmp_path / "secrets" / "flower_password"
+    assert password.exists()
+    assert f"Flower  http://127.0.0.1:5555 (user headwater, password: {password})" in lines

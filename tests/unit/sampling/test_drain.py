@@ -69,9 +69,10 @@ async def test_an_error_line_is_given_back_with_its_reason():
     assert len(world.pool.groups) == 2
 
 
-async def test_an_engine_that_was_away_costs_the_question_no_attempt():
+@pytest.mark.parametrize("error", ["engine-down", "policy-not-loadable"])
+async def test_an_engine_that_was_away_costs_the_question_no_attempt(error: str):
     world = World(1)
-    errors = ["engine-down"]
+    errors = [error]
     world.generation.line = lambda request, id_, text: PromptSamples(id=id_, error=errors.pop()) if errors else None
     await world.run()
     assert [failure.counts_as_attempt for failure in world.pool.failures] == [False]
@@ -111,12 +112,17 @@ async def test_a_full_engine_is_given_time():
     assert len(world.generation.requests) == 3
 
 
-async def test_a_refused_request_is_given_back_by_name():
+@pytest.mark.parametrize(
+    ("code", "is_the_questions"),
+    [("policy_not_loadable", False), ("architecture_mismatch", False), ("artifact_missing", False), ("other", True)],
+)
+async def test_a_refused_request_is_given_back_by_name(code: str, is_the_questions: bool):
     world = World(2)
-    body = '{"error": {"code": "policy_not_loadable", "message": "The engine refuses it."}}'
+    body = f'{{"error": {{"code": "{code}", "message": "The engine refuses it."}}}}'
     world.generation.refusals = [httpx.Response(409, text=body)]
     report = await world.run()
-    assert report.failed == {"policy_not_loadable": 2}
+    assert report.failed == {code: 2}
+    assert [failure.counts_as_attempt for failure in world.pool.failures] == [is_the_questions] * 2
 
 
 async def test_short_outages_of_pool_and_verification_lose_nothing():

@@ -145,6 +145,14 @@ def test_a_teacher_question_that_cannot_be_solved_is_counted() -> None:
     assert made.dropped == {DropReason.NO_SOLUTION: 1}
 
 
+@pytest.mark.parametrize(("answer", "agrees"), [("14", True), ("14.0", True), ("15", False)])
+def test_a_solution_must_have_the_verified_answer(answer: str, agrees: bool) -> None:
+    question = TeacherQuestion(QUESTION, f"It is \\boxed{{{answer}}}")
+    made = teacher_trajectories([question], ARITHMETIC, TeacherMix((1.0,)), seed=0)
+    assert len(made.examples) == agrees
+    assert made.dropped == ({} if agrees else {DropReason.SOLUTION_DISAGREES: 1})
+
+
 def test_a_text_teacher_recomputes() -> None:
     question = TeacherQuestion("How many?", "There are 3*4=12, less 5: 12-5=7.\n\\boxed{7}")
     made = teacher_trajectories([question], domain("text"), TeacherMix((0.0, 1.0)), seed=0)

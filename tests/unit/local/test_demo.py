@@ -1,0 +1,62 @@
+"""The demo against a gateway that answers as told."""
+
+import json
+import os
+from io import StringIO
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from examples.demos import RECIPES
+from services.local import orphans
+from services.local.cli import app
+from services.local.client import Gateway
+from services.local.commands import demo
+from services.local.directory import DataDirectory
+from services.local.state import StackState, StackStatus
+from shared.contracts.campaigns import Campaign, CampaignStatus
+from tests.unit.local.samples import campaign, report
+
+
+@pytest.mark.parametrize("end", [CampaignStatus.SUCCEEDED, CampaignStatus.FAILED])
+def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: Path, end: CampaignStatus):
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path.rpartition("/")[2])
+        if request.url.path.endswith("/report"):
+            return httpx.Response(200, content=report().model_dump_json())
+        if request.url.path.endswith("/questions"):
+            return httpx.Response(200, json={"accepted": 0, "duplicate": 1, "refused": 0})
+        failed = campaign(CampaignStatus.FAILED).model_copy(update={"message": "the disk of the moon is full"})
+        answered: Campaign = campaign(end) if request.url.path.endswith("/resume") else failed
+        return httpx.Response(200, content=answered.model_dump_json())
+
+    directory, output = DataDirectory.at(tmp_path), StringIO()
+    questions = tmp_path / "questions.ndjson"
+    questions.write_text("{}\n")
+    console = Console(file=output, width=200)
+    with Gateway("http://gateway", "hw_key", httpx.MockTransport(answer)) as gateway:
+        ended = demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, questions)
+    assert asked == ["campaigns", "questions", "resume", "report"]
+    assert ended.status is end
+    assert "had failed in sft-0; trying again. The reason was: the disk of the moon is full" in output.getvalue()
+    assert "70.0 [65.0, 75.0]" in output.getvalue()
+    written = [(tmp_path / f"report.{form}").exists() for form in ("json", "md", "png")]
+    assert written == [end is CampaignStatus.SUCCEEDED] * 3
+
+
+@pytest.mark.parametrize(("model", "seed"), [("smollm2", 0), ("tiny", 1)])
+def test_a_stack_with_another_model_or_seed_is_refused_and_left_alone(tmp_path: Path, model: str, seed: int):
+    directory = DataDirectory.at(tmp_path)
+    directory.create()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "tiny-seed0.ndjson").write_text(json.dumps({}))
+    pid = os.getpid()
+    StackState("r", pid, orphans.started_at(pid), model, seed, status=StackStatus.RUNNING).save(directory)
+    result = CliRunner().invoke(app, ["demo", "--data-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"runs with the model '{model}', seed {seed}, and this demo needs 'tiny', seed 0" in result.stderr

@@ -1,0 +1,125 @@
+"""Starting: as the last time, visible to others from the beginning, and ended however early it is told to."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.local import orphans, stack
+from services.local.directory import DataDirectory
+from services.local.engine import EngineModel
+from services.local.errors import LocalError
+from services.local.stack import UpOptions
+from services.local.state import StackState, StackStatus, load_state, state_file
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> DataDirectory:
+    made = DataDirectory.at(tmp_path)
+    made.create()
+    return made
+
+
+def ended(model: str, seed: int) -> StackState:
+    """The state of a supervisor that lives no more."""
+    return StackState("feed", supervisor_pid=1, supervisor_started="0", model=model, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [({}, ("smollm2", 3)), ({"seed": 0}, ("smollm2", 0)), ({"model": "tiny", "seed": 1}, ("tiny", 1))],
+)
+def test_it_starts_with_what_the_directory_had_unless_told_otherwise(
+    directory: DataDirectory, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], chosen: tuple[str, int]
+):
+    before = ended("smollm2", 3)
+    before.save(directory)
+    seen: list[StackState | None] = []
+
+    def make_model(name: str, _: DataDirectory, seed: int) -> EngineModel:
+        assert (name, seed) == chosen
+        seen.append(stack.running(directory))
+        raise LocalError("no such model")
+
+    monkeypatch.setattr(stack, "make_model", make_model)
+    with pytest.raises(LocalError, match="no such model"):
+        stack.serve(UpOptions(directory, **options), None)  # type: ignore[arg-type]
+    (starting,) = seen
+    assert starting is not None, "others see it while it prepares"
+    assert (starting.status, starting.model, starting.seed) == (StackStatus.STARTING, *chosen)
+    assert starting.urls["gateway"].startswith("http://127.0.0.1:")
+    assert load_state(directory) == before, "a model that cannot be had is not this directory's model"
+    assert orphans.MARK not in os.environ
+
+
+def test_a_new_directory_has_the_tiny_model(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
+    def make_model(name: str, _: DataDirectory, seed: int) -> EngineModel:
+        raise LocalError(f"{name} {seed}")
+
+    monkeypatch.setattr(stack, "make_model", make_model)
+    with pytest.raises(LocalError, match="tiny 0"):
+        stack.serve(UpOptions(directory), None)
+    assert not state_file(directory).exists()
+
+
+def test_a_preparation_that_is_told_to_stop_ends_what_it_began(directory: DataDirectory):
+    program = (
+        "import subprocess, sys; from pathlib import Path; from services.local import stack; "
+        "from services.local.directory import DataDirectory; "
+        "stack.make_model = lambda *_: subprocess.run(['sh', '-c', 'echo $$ >&2; sleep 600; true']); "
+        "stack.serve(stack.UpOptions(DataDirectory.at(Path(sys.argv[1])), 'smollm2', 0), None)"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", program, str(directory.root)], stderr=subprocess.PIPE)
+    assert supervisor.stderr is not None
+    maker = int(supervisor.stderr.readline())
+    started = orphans.started_at(maker)
+    state = load_state(directory)
+    assert state is not None
+    assert maker in orphans.marked(state.run_id)
+    stack.stop_detached(directory, supervisor)
+    assert supervisor.returncode == 128 + 15
+    assert not orphans.is_alive(maker, started)
+    assert orphans.marked(state.run_id) == set()
+    assert state.model == "smollm2"
+
+
+def test_a_supervisor_that_has_not_said_anything_yet_is_ended_too(directory: DataDirectory):
+    supervisor = subprocess.Popen(["sleep", "600"])
+    stack.stop_detached(directory, supervisor)
+    assert supervisor.poll() is not None
+
+
+def test_who_waits_for_a_stack_hears_of_its_end(directory: DataDirectory):
+    state = ended("tiny", 0)
+    state.error = "engine was not ready"
+    state.save(directory)
+    with pytest.raises(LocalError, match="engine was not ready"):
+        stack.wait_until_running(directory, None, lambda _: None)
+
+
+def test_a_stack_that_stops_is_waited_for_and_one_that_runs_is_not(directory: DataDirectory):
+    holder = (
+        "import os, sys, time; from pathlib import Path; from services.local import orphans, state; "
+        "from services.local.directory import DataDirectory; directory = DataDirectory.at(Path(sys.argv[1])); "
+        "held = state.exclusive(directory); held.__enter__(); "
+        "mine = state.StackState('r', os.getpid(), orphans.started_at(os.getpid()), 'tiny', status=sys.argv[2]); "
+        "mine.save(directory); print('held', flush=True); sys.stdin.read(1); time.sleep(0.5)"
+    )
+    from services.local.state import exclusive
+
+    for status in ("running", "stopping"):
+        command = [sys.executable, "-c", holder, str(directory.root), status]
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdout.readline()
+        if status == "running":
+            with pytest.raises(LocalError, match=f"process {other.pid}"), exclusive(directory, wait_s=60):
+                pass
+        other.stdin.close()
+        if status == "stopping":
+            with exclusive(directory, wait_s=60):
+                assert other.wait(timeout=20) == 0, "it ended by itself"
+        other.wait()
