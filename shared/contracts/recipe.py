@@ -161,7 +161,7 @@ class RlRecipe(Contract):
     `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
     """
 
-    lora: LoraRecipe | None = LoraRecipe()
+    lora: LoraRecipe | None = None
     level: RewardLevel = RewardLevel.OUTCOME
     baseline: Literal["batch", "running"] = "batch"
     steps: int = Field(default=60, ge=1)
