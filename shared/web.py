@@ -72,6 +72,8 @@ def create_app(
     token = settings.service_token.get_secret_value()
     if check_service_token and token:
         _require_service_token(app, token.encode())
+    elif check_service_token:
+        log.warning("HEADWATER_SERVICE_TOKEN is not set: %s answers everybody who reaches it", title)
     _answer_errors(app, title)
 
     @app.get("/health/live", include_in_schema=False)
