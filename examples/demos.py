@@ -27,6 +27,18 @@ RECIPES: Mapping[str, Demo] = {
         model="tiny",
         recipe=RECIPES_DIRECTORY / "tiny.toml",
         questions="examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5",
+        stage_seconds={
+            "eval-base": 39,
+            "teach": 4,
+            "sft-0": 153,
+            "eval-sft-0": 18,
+            "probe-sft-0": 92,
+            "sft-1": 101,
+            "eval-sft-1": 19,
+            "probe-sft-1": 76,
+            "rl": 238,
+            "eval-rl": 16,
+        },
     ),
     "smollm2": Demo(
         model="smollm2",
