@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 import redis
@@ -29,6 +30,10 @@ from services.local import orphans, postgres, valkey
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "migrated"
 START_DEADLINE_S = 20
+
+# How long an example takes says how busy the machine is, nothing else.
+hypothesis.settings.register_profile("headwater", deadline=None)
+hypothesis.settings.load_profile("headwater")
 
 
 @dataclass(frozen=True)
