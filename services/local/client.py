@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -152,11 +154,13 @@ def _batches(path: Path) -> Iterator[tuple[int, str, bytes]]:
     """(lines before the batch, media type, body). A JSON array is one batch; bytes go out as they are in the file."""
     try:
         with path.open("rb") as file:
-            if file.read(4096).lstrip().startswith(b"["):
-                file.seek(0)
+            begin = len(codecs.BOM_UTF8) if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
+            file.seek(begin)
+            is_array = _is_array(file)
+            file.seek(begin)
+            if is_array:
                 yield 0, "application/json", file.read()
                 return
-            file.seek(0)
             batch: list[bytes] = []
             before = size_bytes = 0
             for line in file:
@@ -169,3 +173,18 @@ def _batches(path: Path) -> Iterator[tuple[int, str, bytes]]:
                 yield before, "application/x-ndjson", b"".join(batch)
     except OSError as error:
         raise LocalError(f"The file {path} cannot be read: {error.strerror}.") from error
+
+
+def _is_array(lines: Iterable[bytes]) -> bool:
+    """Whether a file is one JSON array; a line that is a whole value is an item of NDJSON, unless it is the only one."""
+    written = (line.strip() for line in lines if line.strip())
+    first = next(written, b"")
+    return first.startswith(b"[") and (next(written, None) is None or not _is_json(first))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

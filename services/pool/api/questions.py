@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
-from services.pool.service.lines import Item, items
+from services.pool.service.lines import Item, Layout, items
 from services.pool.service.questions import Questions
 from shared.contracts.base import Contract
 from shared.contracts.questions import IngestReport, PoolCounts, Question, QuestionState, Split
@@ -47,9 +47,9 @@ def create_router(questions: Questions) -> APIRouter:
         await questions.require_campaign(campaign)
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == "application/json":
-            return await questions.ingest(campaign, items(request.stream(), lines=False))
+            return await questions.ingest(campaign, items(request.stream(), Layout.DOCUMENT))
         if kind in LINE_TYPES:
-            return await questions.ingest(campaign, items(request.stream(), lines=True))
+            return await questions.ingest(campaign, items(request.stream(), Layout.LINES))
         if kind != "multipart/form-data":
             raise HeadwaterError(
                 "unsupported_type",
@@ -88,7 +88,7 @@ def _file_items(form: FormData) -> AsyncIterator[Item]:
     files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
     if len(files) != 1:
         raise HeadwaterError("no_file", "The form has no file; send one NDJSON or JSON file in it.", 422)
-    return items(_chunks(files[0]), lines=True)
+    return items(_chunks(files[0]), Layout.FILE)
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:

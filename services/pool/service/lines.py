@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 MAX_ITEM_BYTES = 1_000_000
@@ -16,6 +17,18 @@ _STRUCTURE = re.compile(rb'["\\\[\]{},]')
 _IN_STRING = re.compile(rb'["\\]')
 _WHITE = b" \t\r\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Layout(StrEnum):
+    """What a stream was said to be; only what may be an array is looked at for one.
+
+    `lines`: NDJSON, also where the first line begins like an array. `document`: one JSON array, or one JSON value.
+    `file`: one JSON array, or lines.
+    """
+
+    LINES = "lines"
+    DOCUMENT = "document"
+    FILE = "file"
 
 
 class Splitter(Protocol):
@@ -162,8 +175,10 @@ class WholeSplitter:
         yield Item(1, self._buffer.take())
 
 
-async def items(stream: AsyncIterator[bytes], *, lines: bool, limit_bytes: int = MAX_ITEM_BYTES) -> AsyncIterator[Item]:
-    """The items of a stream: elements where it starts with `[`, else lines, or one document when not `lines`."""
+async def items(
+    stream: AsyncIterator[bytes], layout: Layout, *, limit_bytes: int = MAX_ITEM_BYTES
+) -> AsyncIterator[Item]:
+    """The items of a stream: the elements of its array, its lines, or one document."""
     splitter: Splitter | None = None
     head = b""
     async for chunk in stream:
@@ -175,20 +190,20 @@ async def items(stream: AsyncIterator[bytes], *, lines: bool, limit_bytes: int =
         if len(head) >= limit_bytes or (
             head.removeprefix(_BYTE_ORDER_MARK).strip(_WHITE) and len(head) > len(_BYTE_ORDER_MARK)
         ):
-            splitter, head = _begin(head, lines, limit_bytes)
+            splitter, head = _begin(head, layout, limit_bytes)
             for item in splitter.feed(head):
                 yield item
     if splitter is None and head.strip(_WHITE):
-        splitter, head = _begin(head, lines, limit_bytes)
+        splitter, head = _begin(head, layout, limit_bytes)
         for item in splitter.feed(head):
             yield item
     for item in splitter.close() if splitter is not None else ():
         yield item
 
 
-def _begin(head: bytes, lines: bool, limit_bytes: int) -> tuple[Splitter, bytes]:
+def _begin(head: bytes, layout: Layout, limit_bytes: int) -> tuple[Splitter, bytes]:
     """The splitter for a stream that begins like this, and what to feed it first."""
     head = head.removeprefix(_BYTE_ORDER_MARK)
-    if head.lstrip(_WHITE).startswith(b"["):
+    if layout is not Layout.LINES and head.lstrip(_WHITE).startswith(b"["):
         return ArraySplitter(limit_bytes), head.lstrip(_WHITE)[1:]
-    return (LineSplitter(limit_bytes) if lines else WholeSplitter(limit_bytes)), head
+    return (WholeSplitter(limit_bytes) if layout is Layout.DOCUMENT else LineSplitter(limit_bytes)), head

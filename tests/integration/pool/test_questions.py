@@ -52,6 +52,19 @@ async def test_bad_lines_are_refused_by_number_and_the_rest_goes_in(pool: PoolCl
     assert (await pool.pools())["train"] == 2
 
 
+async def test_a_first_line_that_is_an_array_takes_no_other_with_it(pool: PoolClient):
+    good = [json.dumps({"question": f"What is {number}+1?", "answer": str(number + 1)}) for number in range(10)]
+    report = await pool.ask(
+        "POST",
+        "/v1/questions",
+        params={"campaign": pool.campaign},
+        content="\n".join(['["oops"]', *good]),
+        headers={"Content-Type": "application/x-ndjson"},
+    )
+    assert (report["accepted"], report["refused"]) == (10, 1)
+    assert [(refusal["line"], refusal["reason"]) for refusal in report["refusals"]] == [(1, "not_a_mapping")]
+
+
 async def test_json_list_object_and_file_say_the_same(pool: PoolClient):
     questions = [{"question": f'Q{number} [{{,\\"', "answer": "1"} for number in range(5)]
     where: dict[str, Any] = {"params": {"campaign": pool.campaign}}

@@ -78,6 +78,30 @@ def test_refusals_name_the_line_of_the_file(tmp_path: Path):
     assert reports[1].refusals[0].message == "Item 1500 is not UTF-8."
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (b'["oops"]\n{}\n', "application/x-ndjson"),
+        (b'\n{}\n["oops"]\n', "application/x-ndjson"),
+        (b'[{"a": 1}, {"a": 2}]', "application/json"),
+        (b'\n [{"a": 1}, {"a": 2}]\n\n', "application/json"),
+        (b'[{"a": 1},\n{"a": 2}]\n', "application/json"),
+        (b"[" * 100_000 + b"\n]", "application/json"),
+    ],
+)
+def test_only_a_whole_array_is_sent_as_one(tmp_path: Path, mark: bytes, content: bytes, media_type: str):
+    path = tmp_path / "questions"
+    path.write_bytes(mark + content)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert (request.headers["Content-Type"], request.content) == (media_type, content)
+        return httpx.Response(200, json={"accepted": 2, "duplicate": 0, "refused": 0})
+
+    with gateway(answer) as api:
+        assert [part.accepted for part in api.submit(path, NUMBER)] == [2]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     with (
         gateway(lambda _: httpx.Response(500)) as api,

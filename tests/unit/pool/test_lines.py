@@ -7,7 +7,7 @@ from itertools import accumulate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.pool.service.lines import ArraySplitter, Item, LineSplitter, items
+from services.pool.service.lines import ArraySplitter, Item, Layout, LineSplitter, items
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='a"\\[]{},:\né ', max_size=8),
@@ -26,27 +26,44 @@ async def chunks(data: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
     yield data[max(ends[-1], len(data)) :]
 
 
-async def cut(data: bytes, cuts: list[int], *, lines: bool = False, limit: int = 10_000) -> list[Item]:
-    return [item async for item in items(chunks(data, cuts), lines=lines, limit_bytes=limit)]
+async def cut(data: bytes, cuts: list[int], layout: Layout = Layout.DOCUMENT, *, limit: int = 10_000) -> list[Item]:
+    return [item async for item in items(chunks(data, cuts), layout, limit_bytes=limit)]
 
 
-@given(st.lists(JSON), CUTS, st.booleans(), st.sampled_from([None, 2]), st.sampled_from([b"", b" \n", b"\xef\xbb\xbf"]))
+PREFIXES = st.sampled_from([b"", b" \n", b"\xef\xbb\xbf"])
+
+
+@given(
+    st.lists(JSON),
+    CUTS,
+    st.booleans(),
+    st.sampled_from([None, 2]),
+    PREFIXES,
+    st.sampled_from([Layout.DOCUMENT, Layout.FILE]),
+)
 async def test_an_array_is_cut_into_its_elements(
-    values: list[object], cuts: list[int], ascii_only: bool, indent: int | None, prefix: bytes
+    values: list[object], cuts: list[int], ascii_only: bool, indent: int | None, prefix: bytes, layout: Layout
 ):
     data = prefix + json.dumps(values, ensure_ascii=ascii_only, indent=indent).encode() + b" \n"
-    found = await cut(data, cuts, lines=True)
+    found = await cut(data, cuts, layout)
     assert [json.loads(item.data or b"") for item in found] == values
     assert [item.line for item in found] == list(range(1, len(values) + 1))
 
 
-@given(st.lists(JSON.filter(lambda value: not isinstance(value, list))), CUTS)
-async def test_lines_are_cut_and_numbered(values: list[object], cuts: list[int]):
-    data = "\n\n".join(map(json.dumps, values)).encode()
-    found = await cut(data, cuts, lines=True)
+@given(st.lists(JSON), CUTS, PREFIXES)
+async def test_lines_are_cut_and_numbered_whatever_the_first_one_begins_with(
+    values: list[object], cuts: list[int], prefix: bytes
+):
+    data = prefix + "\n\n".join(map(json.dumps, values)).encode()
+    found = await cut(data, cuts, Layout.LINES)
+    first = 1 + prefix.count(b"\n")
     assert [(item.line, json.loads(item.data or b"")) for item in found] == [
-        (1 + 2 * position, value) for position, value in enumerate(values)
+        (first + 2 * position, value) for position, value in enumerate(values)
     ]
+
+
+async def test_a_file_that_does_not_begin_with_an_array_is_lines():
+    assert [item.data for item in await cut(b'{"a": 1}\n[2]', [], Layout.FILE)] == [b'{"a": 1}', b"[2]"]
 
 
 @given(CUTS)
@@ -54,7 +71,7 @@ async def test_a_large_item_is_one_refusal_and_its_neighbours_stay(cuts: list[in
     large, small = json.dumps("x" * 50), json.dumps("é,")
     array = f"[{small},{large},{small}]".encode()
     lines = "\n".join((small, large, small)).encode()
-    for found in (await cut(array, cuts, limit=20), await cut(lines, cuts, lines=True, limit=20)):
+    for found in (await cut(array, cuts, limit=20), await cut(lines, cuts, Layout.LINES, limit=20)):
         assert [(item.line, item.data) for item in found] == [(1, small.encode()), (2, None), (3, small.encode())]
 
 
