@@ -144,7 +144,9 @@ async def _reader(descriptor: int) -> asyncio.StreamReader:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words."""
+    """An exit code in words. A SIGKILL that Headwater did not send came most likely from the kernel, for memory."""
+    if code == -signal.SIGKILL:
+        return "signal SIGKILL (most likely memory ran out: close something, or take a smaller --model)"
     return f"code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.local.directory import DataDirectory
@@ -23,22 +23,30 @@ from services.local.errors import LocalError
 ROOT = Path(__file__).parents[2]
 MAX_CONTEXT_TOKENS = 2048
 _GIGABYTE = 1 << 30
+# vLLM with its LoRA slots, without weights and KV cache. All its processes had at most 3.9 GB with 1 GB of KV cache when it ran
+# as three of them (each counted whole); it runs as one now, and Headwater with a trainer stayed below 3.5 GB.
+_OVERHEAD_BYTES = 2 * _GIGABYTE
 _HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
 class EngineModel:
-    """A base model and the engine settings that fit it. `path` is its directory; sizes are in bytes."""
+    """A base model and the engine settings that fit it. `path` is its directory; `weights_bytes` is what its files have."""
 
     name: str
     path: str
     dtype: str = "auto"
     kv_cache_gigabytes: int = 1
     context_tokens: int = MAX_CONTEXT_TOKENS
-    memory_bytes: int = 4 * _GIGABYTE
+    weights_bytes: int = 0
     lora_rank: int = 64
     max_sequences: int = 64
     threads: int = 2
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the engine takes, about. Weights never grow when they are loaded: `auto` takes float32 as bfloat16."""
+        return self.weights_bytes + self.kv_cache_gigabytes * _GIGABYTE + _OVERHEAD_BYTES
 
 
 def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
@@ -49,25 +57,16 @@ def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
     """
     if name == "tiny":
         path = _made(directory.models / f"tiny-seed{seed}", "services.training.tiny", "--seed", str(seed))
-        return EngineModel(
-            name,
-            str(path),
-            dtype="float32",
-            context_tokens=_context_tokens(path),
-            memory_bytes=3 * _GIGABYTE,
-            max_sequences=256,
-            threads=1,
-        )
+        return replace(_read(name, path), dtype="float32", max_sequences=256, threads=1)
     if name == "smollm2":
         path = _made(directory.models / "smollm2", "services.training.gguf")
-        return EngineModel(name, str(path), dtype="bfloat16", context_tokens=_context_tokens(path))
+        return replace(_read(name, path), dtype="bfloat16")
     path = Path(name).expanduser()
     if path.is_dir():
-        return EngineModel(name, str(path.absolute()), context_tokens=_context_tokens(path))
+        return _read(name, path.absolute())
     if name.startswith((".", "/", "~")):
         raise LocalError(f"There is no model directory {name!r}: name an existing one, a hub model, tiny or smollm2.")
-    path = _downloaded(directory.models / name.replace("/", "--"), name)
-    return EngineModel(name, str(path), context_tokens=_context_tokens(path), memory_bytes=8 * _GIGABYTE)
+    return _read(name, _downloaded(directory.models / name.replace("/", "--"), name))
 
 
 def command(model: EngineModel, port: int) -> tuple[str, ...]:
@@ -111,12 +110,30 @@ def environment(model: EngineModel) -> dict[str, str]:
     }
 
 
+def _read(name: str, path: Path) -> EngineModel:
+    """The model in a directory."""
+    context_tokens = _context_tokens(path)
+    weights = list(path.glob("*.safetensors"))
+    if not weights:
+        raise LocalError(f"{path} is not a model directory: it has no weights (*.safetensors).")
+    weights_bytes = sum(file.stat().st_size for file in weights)
+    return EngineModel(name, str(path), context_tokens=context_tokens, weights_bytes=weights_bytes)
+
+
 def _context_tokens(path: Path) -> int:
     try:
         configuration = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise LocalError(f"{path} is not a model directory: its config.json cannot be read ({error}).") from error
-    return min(int(configuration.get("max_position_embeddings", MAX_CONTEXT_TOKENS)), MAX_CONTEXT_TOKENS)
+    if not isinstance(configuration, dict):
+        raise LocalError(f"{path} is not a model directory: its config.json is not a JSON object.")
+    tokens = configuration.get("max_position_embeddings", MAX_CONTEXT_TOKENS)
+    if not isinstance(tokens, int) or tokens < 1:
+        raise LocalError(
+            f"{path} is not a model directory: max_position_embeddings in its config.json is {json.dumps(tokens)}, "
+            "not a number of tokens."
+        )
+    return min(tokens, MAX_CONTEXT_TOKENS)
 
 
 def _made(path: Path, module: str, *arguments: str) -> Path:

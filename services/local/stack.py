@@ -24,7 +24,7 @@ from services.local.engine import make_model
 from services.local.errors import LocalError
 from services.local.ports import DEFAULT_PORTS, choose_ports
 from services.local.processes import StackSettings, process_table
-from services.local.state import StackState, StackStatus, exclusive, load_state, state_file
+from services.local.state import StackState, StackStatus, exclusive, load_state
 from services.local.supervisor import Supervisor
 
 POSTGRES_STOP_DEADLINE_S = 20
@@ -34,7 +34,7 @@ _DEFAULT_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "MALLOC_ARENA_MAX": "2"}
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What `headwater up` was asked for. None: as the last time on this directory; at first the tiny model, seed 0."""
+    """What `headwater up` was asked for. None: as it last was ready on this directory; at first the tiny model, seed 0."""
 
     directory: DataDirectory
     model: str | None = None
@@ -53,7 +53,7 @@ def serve(options: UpOptions, output: TextIO | None) -> None:
         end_leftovers(directory)
         last = load_state(directory)
         state = _new_state(options, last)
-        with _announced(state, directory, last):
+        with _announced(state, directory):
             settings = _prepare(directory, state, output)
             resources.check_memory(process_table(settings), resources.available_memory_bytes())
         for name, value in _DEFAULT_ENVIRONMENT.items():
@@ -63,33 +63,31 @@ def serve(options: UpOptions, output: TextIO | None) -> None:
 
 def _new_state(options: UpOptions, last: StackState | None) -> StackState:
     ports = choose_ports()
+    model, seed = (last.remembered_model, last.remembered_seed) if last else ("tiny", 0)
     return StackState(
         run_id=uuid.uuid4().hex,
         supervisor_pid=os.getpid(),
         supervisor_started=orphans.started_at(os.getpid()),
-        model=options.model or (last.model if last else "tiny"),
-        seed=options.seed if options.seed is not None else (last.seed if last else 0),
+        model=options.model or model,
+        seed=seed if options.seed is None else options.seed,
+        remembered_model=model,
+        remembered_seed=seed,
         urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items() if name not in ("postgres", "valkey")},
         ports=ports,
     )
 
 
 @contextmanager
-def _announced(state: StackState, directory: DataDirectory, last: StackState | None) -> Iterator[None]:
-    """While the preparation lasts, others can see this supervisor, SIGTERM ends it, and what it starts bears its mark.
-
-    A preparation that fails leaves the state as it was: a model that can't be had is not this directory's model.
-    """
+def _announced(state: StackState, directory: DataDirectory) -> Iterator[None]:
+    """While the preparation lasts, others can see this supervisor, SIGTERM ends it, and what it starts bears its mark."""
     state.save(directory)
     os.environ[orphans.MARK] = state.run_id
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
-    except LocalError:
-        if last is None:
-            state_file(directory).unlink()
-        else:
-            last.save(directory)
+    except LocalError as error:
+        state.status, state.error = StackStatus.FAILED, str(error)
+        state.save(directory)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

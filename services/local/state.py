@@ -58,13 +58,15 @@ class ProcessState:
 
 @dataclass
 class StackState:
-    """What `run/state.json` holds."""
+    """What `run/state.json` holds. `remembered_…`: the model that last was ready with all the rest; the next start takes it."""
 
     run_id: str
     supervisor_pid: int
     supervisor_started: str | None
     model: str
     seed: int = 0
+    remembered_model: str = "tiny"
+    remembered_seed: int = 0
     status: StackStatus = StackStatus.STARTING
     error: str | None = None
     urls: dict[str, str] = field(default_factory=dict)

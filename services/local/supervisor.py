@@ -141,6 +141,7 @@ class Supervisor:
         began = time.monotonic()
         for ready in self._ready.values():
             await ready.wait()
+        self._state.remembered_model, self._state.remembered_seed = self._state.model, self._state.seed
         self._save(StackStatus.RUNNING)
         self._say(f"all {len(self._ready)} processes are ready after {time.monotonic() - began:.0f} s")
 
@@ -207,7 +208,9 @@ class Supervisor:
         log = self._logs[spec.name]
         starts = self._state.processes[spec.name].restarts + 1
         often = "" if spec.restart is Restart.ONCE else f" It was started {starts} times; that's enough."
-        return f"{cause}{often} Its last words (all of them: {log.path}):\n{log.last_words()}"
+        words = log.last_words()
+        said = f"Its last words (all of them: {log.path}):\n{words}" if words else "It said nothing."
+        return f"{cause}{often} {said}"
 
     def _mark(self, name: str, status: ProcessStatus) -> None:
         self._state.processes[name].status = status

@@ -168,6 +168,28 @@ async def test_a_process_that_is_never_ready_is_given_up_however_slowly_it_dies(
     assert state.status is StackStatus.FAILED
 
 
+async def test_an_engine_killed_for_memory_is_said_and_its_model_is_not_remembered(
+    directory: DataDirectory, state: StackState
+):
+    state.model = "larger"
+    engine = python("engine", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    async with supervised([python("steady", SLEEPS), engine], directory, state) as task:
+        with pytest.raises(
+            LocalError, match=r"signal SIGKILL \(most likely memory ran out: .*take a smaller --model\)"
+        ) as error:
+            await task
+    assert str(error.value).endswith("It said nothing.")
+    assert (state.remembered_model, state.remembered_seed) == ("tiny", 0)
+
+
+async def test_the_model_that_was_ready_is_remembered(directory: DataDirectory, state: StackState):
+    state.model, state.seed = "smollm2", 3
+    async with supervised([python("engine", SLEEPS)], directory, state):
+        saved = load_state(directory)
+    assert saved is not None
+    assert (saved.remembered_model, saved.remembered_seed) == ("smollm2", 3)
+
+
 async def test_a_full_disk_stops_nothing_and_keeps_nothing_alive(
     directory: DataDirectory, state: StackState, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,7 +15,7 @@ from services.local.directory import DataDirectory
 from services.local.engine import make_model
 from services.local.errors import LocalError
 from services.local.ports import choose_ports
-from services.local.processes import ExitProbe, ProcessSpec
+from services.local.processes import ExitProbe, ProcessSpec, StackSettings, process_table
 from services.local.state import StackState, exclusive, load_state
 from services.local.supervisor import RestartLimit, Restarts
 
@@ -93,6 +93,36 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path):
         make_model(str(tmp_path), directory, 0)
 
 
+@pytest.mark.parametrize(
+    ("configuration", "cause"),
+    [
+        ("[]", "its config.json is not a JSON object"),
+        ("{", "its config.json cannot be read"),
+        (
+            '{"max_position_embeddings": null}',
+            "max_position_embeddings in its config.json is null, not a number of tokens",
+        ),
+        ("{}", r"it has no weights \(\*\.safetensors\)"),
+    ],
+)
+def test_a_directory_that_is_no_model_is_one_sentence(tmp_path: Path, configuration: str, cause: str):
+    (tmp_path / "config.json").write_text(configuration)
+    with pytest.raises(LocalError, match=f"{tmp_path} is not a model directory: {cause}"):
+        make_model(str(tmp_path), DataDirectory.at(tmp_path), 0)
+
+
+def test_a_model_larger_than_the_memory_is_refused_before_anything_starts(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    for part in (1, 2):
+        with (tmp_path / f"model-0000{part}-of-00002.safetensors").open("wb") as weights:
+            weights.truncate(7 << 30)  # a file of holes
+    model = make_model(str(tmp_path), DataDirectory.at(tmp_path), 0)
+    assert (model.weights_bytes, model.memory_bytes) == (14 << 30, 17 << 30)
+    table = process_table(StackSettings(DataDirectory.at(tmp_path), model))
+    with pytest.raises(LocalError, match=r"17\.0 GB of it for engine.* take a smaller model"):
+        resources.check_memory(table, 16 << 30)
+
+
 def test_a_model_of_the_hub_is_a_directory_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     directory = DataDirectory.at(tmp_path)
     asked: list[str] = []
@@ -101,6 +131,7 @@ def test_a_model_of_the_hub_is_a_directory_here(tmp_path: Path, monkeypatch: pyt
         asked.append(name)
         local_dir.mkdir(parents=True)
         (local_dir / "config.json").write_text('{"max_position_embeddings": 512}')
+        (local_dir / "model.safetensors").write_bytes(b"weights")
         return str(local_dir)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)

@@ -12,7 +12,7 @@ from services.local.directory import DataDirectory
 from services.local.engine import EngineModel
 from services.local.errors import LocalError
 from services.local.stack import UpOptions
-from services.local.state import StackState, StackStatus, load_state, state_file
+from services.local.state import StackState, StackStatus, load_state
 
 
 @pytest.fixture
@@ -23,19 +23,18 @@ def directory(tmp_path: Path) -> DataDirectory:
 
 
 def ended(model: str, seed: int) -> StackState:
-    """The state of a supervisor that lives no more."""
-    return StackState("feed", supervisor_pid=1, supervisor_started="0", model=model, seed=seed)
+    """The state of a supervisor that lives no more, and that had a larger model when it failed."""
+    return StackState("feed", 1, "0", "larger", 9, remembered_model=model, remembered_seed=seed)
 
 
 @pytest.mark.parametrize(
     ("options", "chosen"),
     [({}, ("smollm2", 3)), ({"seed": 0}, ("smollm2", 0)), ({"model": "tiny", "seed": 1}, ("tiny", 1))],
 )
-def test_it_starts_with_what_the_directory_had_unless_told_otherwise(
+def test_it_starts_with_what_last_was_ready_unless_told_otherwise(
     directory: DataDirectory, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], chosen: tuple[str, int]
 ):
-    before = ended("smollm2", 3)
-    before.save(directory)
+    ended("smollm2", 3).save(directory)
     seen: list[StackState | None] = []
 
     def make_model(name: str, _: DataDirectory, seed: int) -> EngineModel:
@@ -50,7 +49,10 @@ def test_it_starts_with_what_the_directory_had_unless_told_otherwise(
     assert starting is not None, "others see it while it prepares"
     assert (starting.status, starting.model, starting.seed) == (StackStatus.STARTING, *chosen)
     assert starting.urls["gateway"].startswith("http://127.0.0.1:")
-    assert load_state(directory) == before, "a model that cannot be had is not this directory's model"
+    failed = load_state(directory)
+    assert failed is not None
+    assert (failed.status, failed.error) == (StackStatus.FAILED, "no such model")
+    assert (failed.remembered_model, failed.remembered_seed) == ("smollm2", 3), "what cannot be had is not remembered"
     assert orphans.MARK not in os.environ
 
 
@@ -61,7 +63,6 @@ def test_a_new_directory_has_the_tiny_model(directory: DataDirectory, monkeypatc
     monkeypatch.setattr(stack, "make_model", make_model)
     with pytest.raises(LocalError, match="tiny 0"):
         stack.serve(UpOptions(directory), None)
-    assert not state_file(directory).exists()
 
 
 def test_a_preparation_that_is_told_to_stop_ends_what_it_began(directory: DataDirectory):
