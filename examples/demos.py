@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from shared.contracts.campaigns import StageName
 
 RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 
@@ -19,7 +21,7 @@ class Demo:
     model: str
     recipe: Path
     questions: str
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    stage_seconds: Mapping[StageName, float]
 
 
 RECIPES: Mapping[str, Demo] = {
@@ -28,21 +30,39 @@ RECIPES: Mapping[str, Demo] = {
         recipe=RECIPES_DIRECTORY / "tiny.toml",
         questions="examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5",
         stage_seconds={
-            "eval-base": 39,
-            "teach": 4,
-            "sft-0": 153,
-            "eval-sft-0": 18,
-            "probe-sft-0": 92,
-            "sft-1": 101,
-            "eval-sft-1": 19,
-            "probe-sft-1": 76,
-            "rl": 238,
-            "eval-rl": 16,
+            StageName.REGISTER: 1,
+            StageName.EVAL_BASE: 39,
+            StageName.TEACH: 4,
+            StageName.DISTILL: 1,
+            StageName.SFT_0: 153,
+            StageName.EVAL_SFT_0: 18,
+            StageName.PROBE_SFT_0: 92,
+            StageName.BUILD: 1,
+            StageName.SFT_1: 101,
+            StageName.EVAL_SFT_1: 19,
+            StageName.PROBE_SFT_1: 76,
+            StageName.RL: 238,
+            StageName.EVAL_RL: 16,
         },
     ),
     "smollm2": Demo(
         model="smollm2",
         recipe=RECIPES_DIRECTORY / "smollm2.toml",
         questions="examples.questions.word_problems --count 160 --eval-count 48",
+        stage_seconds={  # guessed: not run to its end yet
+            StageName.REGISTER: 1,
+            StageName.EVAL_BASE: 60,
+            StageName.TEACH: 5,
+            StageName.DISTILL: 1,
+            StageName.SFT_0: 240,
+            StageName.EVAL_SFT_0: 60,
+            StageName.PROBE_SFT_0: 200,
+            StageName.BUILD: 2,
+            StageName.SFT_1: 240,
+            StageName.EVAL_SFT_1: 60,
+            StageName.PROBE_SFT_1: 200,
+            StageName.RL: 600,
+            StageName.EVAL_RL: 60,
+        },
     ),
 }

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from services.local.rendering import duration
 
 if TYPE_CHECKING:
-    from shared.contracts.campaigns import Campaign, Stage
+    from shared.contracts.campaigns import Campaign, Stage, StageName
 
 LINE_INTERVAL_S = 20.0
 
@@ -37,28 +37,25 @@ def stage_left_s(stage: Stage, now: datetime) -> float | None:
     return stage_elapsed_s(stage, now) * (stage.total - stage.done) / stage.done
 
 
-def campaign_left_s(campaign: Campaign, expected_s: Mapping[str, float], now: datetime) -> float | None:
-    """Seconds until the campaign ends; None if a stage to come has no expectation."""
+def campaign_left_s(campaign: Campaign, expected_s: Mapping[StageName, float], now: datetime) -> float:
+    """Seconds until the campaign ends. `expected_s` has every stage."""
     finished = [stage for stage in campaign.stages if stage.finished_at]
-    known_s = sum(expected_s.get(stage.name, 0.0) for stage in finished)
-    took_s = sum(stage_elapsed_s(stage, now) for stage in finished if stage.name in expected_s)
+    known_s = sum(expected_s[stage.name] for stage in finished)
+    took_s = sum(stage_elapsed_s(stage, now) for stage in finished)
     pace = took_s / known_s if known_s >= 30 else 1.0
     left_s = 0.0
     for stage in campaign.stages:
         if stage.finished_at:
             continue
         own = stage_left_s(stage, now)
-        if own is None and stage.name not in expected_s:
-            return None
-        elapsed_s = stage_elapsed_s(stage, now)
-        left_s += own if own is not None else max(0.0, expected_s[stage.name] * pace - elapsed_s)
+        left_s += own if own is not None else max(0.0, expected_s[stage.name] * pace - stage_elapsed_s(stage, now))
     return left_s
 
 
 class CampaignProgress:
     """Shows a campaign each time it's given one; use it in a `with` block."""
 
-    def __init__(self, console: Console, expected_s: Mapping[str, float]) -> None:
+    def __init__(self, console: Console, expected_s: Mapping[StageName, float]) -> None:
         self._console = console
         self._expected_s = expected_s
         self._bars = Progress(
@@ -96,11 +93,9 @@ class CampaignProgress:
             words = self._words(stage, now)
             if self._console.is_terminal:
                 self._bar(stage, words)
-            if stage.name == campaign.stage:
+            elif stage.name == campaign.stage:
                 left_s = campaign_left_s(campaign, self._expected_s, now)
-                total = "" if left_s is None else f"; about {duration(left_s)} in all"
-                if not self._console.is_terminal:
-                    self._line(stage, words + total)
+                self._line(stage, f"{words}; about {duration(left_s)} in all")
         if self._console.is_terminal:
             self._whole(campaign, now)
 
@@ -114,18 +109,18 @@ class CampaignProgress:
     def _bar(self, stage: Stage, words: str) -> None:
         if stage.name not in self._tasks:
             self._tasks[stage.name] = self._bars.add_task("", total=1, title=stage.name, words="")
-        ended = stage.finished_at is not None
-        total = stage.total or (1 if ended else None)
-        done = total if ended and total else stage.done
+        total = stage.total or (1 if stage.finished_at else None)
+        done = total if stage.status == "done" and total else stage.done
         self._bars.update(self._tasks[stage.name], completed=done, total=total, words=words)
 
     def _whole(self, campaign: Campaign, now: datetime) -> None:
-        left_s = campaign_left_s(campaign, self._expected_s, now)
-        words = "stages" if left_s is None else f"stages, about {duration(left_s)} left"
+        words = "stages"
+        if campaign.status in ("waiting", "running"):
+            words += f", about {duration(campaign_left_s(campaign, self._expected_s, now))} left"
         if "campaign" not in self._tasks:
             self._tasks["campaign"] = self._bars.add_task("", total=1, title="campaign", words="")
-        ended = sum(stage.finished_at is not None for stage in campaign.stages)
-        self._bars.update(self._tasks["campaign"], completed=ended, total=len(campaign.stages), words=words)
+        done = sum(stage.status == "done" for stage in campaign.stages)
+        self._bars.update(self._tasks["campaign"], completed=done, total=len(campaign.stages), words=words)
 
     def _line(self, stage: Stage, words: str) -> None:
         changed = stage.name != self._last_line
