@@ -110,16 +110,16 @@ def _check_finished(order: Order, recipe: Recipe) -> None:
         raise failed(f"Order '{order.key}' found no question: {_NO_QUESTION[order.purpose]}")
     if order.done and order.dead <= MAX_DEAD_SHARE * order.total:
         return
+    teacher = recipe.teach.teacher
+    if order.purpose is OrderPurpose.TEACH and teacher.kind is TeacherKind.OPENAI:
+        raise failed(
+            f"The teacher at {teacher.url} answered {order.done or 'none'} of {order.total} questions: check that it is up and "
+            f"serves '{teacher.model}'"
+        )
     if order.done:
         raise failed(
             f"Order '{order.key}' gave up {order.dead} of its {order.total} questions, more than {MAX_DEAD_SHARE:.0%}, so "
             "what is left would not stand for all: look for the reason in the sampling worker's log and mend it"
-        )
-    teacher = recipe.teach.teacher
-    if order.purpose is OrderPurpose.TEACH and teacher.kind is TeacherKind.OPENAI:
-        raise failed(
-            f"The teacher at {teacher.url} answered none of {order.total} questions: check that it is up and serves "
-            f"'{teacher.model}'"
         )
     raise failed(
         f"Order '{order.key}' was {order.state} with none of its {order.total} questions sampled ({order.dead} given up): "

@@ -11,8 +11,8 @@ from shared.contracts.orders import Assignment, AssignmentFailure, GroupIn, Resp
 from shared.contracts.verdicts import UnscoredReason, Verdict, VerdictRequest
 
 MAX_PROMPTS = 16
-# Errors of generation that are the engine's or the policy's, so they use up none of the question's attempts.
-NOT_THE_QUESTIONS = frozenset({"engine-down", "weights-replaced", "policy-not-loadable"})
+# Errors of generation that are the engine's, the policy's or an external server's, so they use up none of the question's attempts.
+NOT_THE_QUESTIONS = frozenset({"engine-down", "weights-replaced", "policy-not-loadable", "external-unavailable"})
 POLICY_REFUSALS = frozenset(
     {"policy_not_loadable", "architecture_mismatch", "damaged_weights", "incomplete_weights", "unsafe_weights"}
 )

@@ -92,6 +92,10 @@ def _teacher_down(world: World) -> None:
     world.dead_of = lambda order: 10 if is_teach(order) else 0
 
 
+def _teacher_goes_down(world: World) -> None:
+    world.dead_of = lambda order: 6 if is_teach(order) else 0
+
+
 def _some_dead(world: World) -> None:
     world.dead_of = lambda order: 2 if order.key == "eval-base" else 1
 
@@ -133,6 +137,7 @@ def _nothing_hard(world: World) -> None:
         (_no_solutions, StageName.TEACH, "submit some with a 'solution'"),
         (_some_dead, StageName.EVAL_BASE, "gave up 2 of its 10 questions, more than 10%"),
         (_teacher_down, StageName.TEACH, "http://teacher:9/v1 answered none of 10 questions"),
+        (_teacher_goes_down, StageName.TEACH, "http://teacher:9/v1 answered 4 of 10 questions: check that it is up"),
         (_teacher_unreachable, StageName.TEACH, "The teacher cannot be used: http://teacher:9/v1 does not answer"),
         (_snapshot_fails, StageName.DISTILL, "the disk is full"),
         (_snapshot_empty, StageName.DISTILL, "has no rows"),
@@ -148,7 +153,8 @@ def _nothing_hard(world: World) -> None:
 async def test_a_definite_failure_is_one_sentence_and_can_be_resumed(
     campaigns: Campaigns, world: World, walk: Walk, sabotage: Callable[[World], None], stage: StageName, sentence: str
 ):
-    recipe = Recipe.model_validate(TEACHER if sabotage in (_teacher_down, _teacher_unreachable) else {})
+    has_teacher = sabotage in (_teacher_down, _teacher_goes_down, _teacher_unreachable)
+    recipe = Recipe.model_validate(TEACHER if has_teacher else {})
     campaign, _ = await campaigns.create(CampaignIn(name="doomed", recipe=recipe))
     healthy = {name: value for name, value in vars(world).items() if name not in ("orders", "snapshots", "runs")}
     sabotage(world)

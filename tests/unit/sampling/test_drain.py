@@ -69,8 +69,8 @@ async def test_an_error_line_is_given_back_with_its_reason():
     assert len(world.pool.groups) == 2
 
 
-@pytest.mark.parametrize("error", ["engine-down", "policy-not-loadable"])
-async def test_an_engine_that_was_away_costs_the_question_no_attempt(error: str):
+@pytest.mark.parametrize("error", ["engine-down", "policy-not-loadable", "external-unavailable"])
+async def test_an_engine_or_a_teacher_that_was_away_costs_the_question_no_attempt(error: str):
     world = World(1)
     errors = [error]
     world.generation.line = lambda request, id_, text: PromptSamples(id=id_, error=errors.pop()) if errors else None
