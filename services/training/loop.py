@@ -18,9 +18,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from services.training.checkpoints import CheckpointStore
 from services.training.failures import RunError
 from services.training.lease import RunLease
+from services.training.optimizers import muon
 from services.training.policies import Start
 from services.training.settings import TrainingSettings
-from shared.contracts.recipe import RlRecipe, SftRecipe
+from shared.contracts.recipe import Optimizer, RlRecipe, SftRecipe
 from shared.contracts.runs import RunFailure, RunIn
 
 log = logging.getLogger(__name__)
@@ -107,12 +108,22 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     attempt: Attempt
     checkpoint_every_steps: int
+    optimizer: torch.optim.Optimizer | None
 
     def follow(self, attempt: Attempt, checkpoint_every_steps: int) -> None:
         """Report to this attempt's lease."""
         self.attempt, self.checkpoint_every_steps = attempt, checkpoint_every_steps
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(attempt, self.checkpoint_is_due))
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser that the recipe names; AdamW is the Trainer's own."""
+        recipe = self.attempt.run.sft or self.attempt.run.rl
+        if self.optimizer is None and recipe is not None and recipe.optimizer is Optimizer.MUON:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            self.optimizer = muon(model or self.model, recipe.learning_rate, recipe.weight_decay, betas)
+        created: torch.optim.Optimizer = super().create_optimizer(model)
+        return created
 
     def checkpoint_is_due(self, step: int) -> bool:
         """Whether the state after `step` steps is kept."""

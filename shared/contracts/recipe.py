@@ -128,6 +128,13 @@ class LoraRecipe(Contract):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
+class Optimizer(StrEnum):
+    """`muon`: Muon for the matrices inside the blocks, AdamW for the rest, at one learning rate."""
+
+    ADAMW = "adamw"
+    MUON = "muon"
+
+
 class SftRecipe(Contract):
     """Supervised fine-tuning: masked cross-entropy + kl_beta * KL(policy || start policy), full vocabulary (S2R Stage 1)."""
 
@@ -138,6 +145,7 @@ class SftRecipe(Contract):
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    optimizer: Optimizer = Optimizer.ADAMW
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -172,6 +180,7 @@ class RlRecipe(Contract):
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "constant_with_warmup"
+    optimizer: Optimizer = Optimizer.ADAMW
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta2: float = Field(default=0.999, gt=0, lt=1)
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -22,7 +22,7 @@ from shared.contracts.generation import FinishReason
 from shared.contracts.orders import Group, ResponseIn
 from shared.contracts.policies import PolicyKind
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
-from shared.contracts.recipe import LoraRecipe, RewardLevel, RlRecipe, SftRecipe
+from shared.contracts.recipe import LoraRecipe, Optimizer, RewardLevel, RlRecipe, SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
 from shared.contracts.verdicts import ScoredSegment, SegmentKind, Verdict, VerdictOutcome
 from shared.db import Database
@@ -290,6 +290,7 @@ async def test_sft_run_learns_and_publishes_a_checkpoint(
     assert by_step[8] < by_step[1] - 0.5
 
 
+@pytest.mark.parametrize("optimizer", list(Optimizer))
 async def test_killed_sft_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     database: Database,
     settings: TrainingSettings,
@@ -297,10 +298,14 @@ async def test_killed_sft_run_goes_on_from_its_checkpoint_as_if_nothing_had_happ
     tiny_model: Path,
     tmp_path: Path,
     campaign_id: UUID,
+    optimizer: Optimizer,
 ) -> None:
-    undisturbed = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "undisturbed"))
+    def recipe(key: str) -> RunIn:
+        return sft_run(campaign_id, peers, tiny_model, tmp_path, key, optimizer=optimizer, weight_decay=0.01)
+
+    undisturbed = await create(database, recipe("undisturbed"))
     await attempt(undisturbed, database, settings)
-    killed = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "killed"))
+    killed = await create(database, recipe("killed"))
 
     def killed_at_step_5(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
         return [
