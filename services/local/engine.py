@@ -57,16 +57,25 @@ def make_model(name: str, directory: DataDirectory, seed: int) -> EngineModel:
     """
     if name == "tiny":
         path = _made(directory.models / f"tiny-seed{seed}", "services.training.tiny", "--seed", str(seed))
-        return replace(_read(name, path), dtype="float32", max_sequences=256, threads=1)
+        return _read(name, path)
     if name == "smollm2":
         path = _made(directory.models / "smollm2", "services.training.gguf")
-        return replace(_read(name, path), dtype="bfloat16")
+        return _read(name, path)
     path = Path(name).expanduser()
     if path.is_dir():
         return _read(name, path.absolute())
     if name.startswith((".", "/", "~")):
         raise LocalError(f"There is no model directory {name!r}: name an existing one, a hub model, tiny or smollm2.")
     return _read(name, _downloaded(directory.models / name.replace("/", "--"), name))
+
+
+def fitted(model: EngineModel) -> EngineModel:
+    """The model with the engine settings that fit the one of this name, here and in containers."""
+    if model.name == "tiny":
+        return replace(model, dtype="float32", max_sequences=256, threads=1)
+    if model.name == "smollm2":
+        return replace(model, dtype="bfloat16")
+    return model
 
 
 def command(model: EngineModel, port: int) -> tuple[str, ...]:
@@ -117,7 +126,7 @@ def _read(name: str, path: Path) -> EngineModel:
     if not weights:
         raise LocalError(f"{path} is not a model directory: it has no weights (*.safetensors).")
     weights_bytes = sum(file.stat().st_size for file in weights)
-    return EngineModel(name, str(path), context_tokens=context_tokens, weights_bytes=weights_bytes)
+    return fitted(EngineModel(name, str(path), context_tokens=context_tokens, weights_bytes=weights_bytes))
 
 
 def _context_tokens(path: Path) -> int:

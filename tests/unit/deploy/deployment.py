@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[3]
+ENGINE_EXTENSION = ROOT / "services" / "generation" / "engine_extension.py"
 KUBECTL = Path(sys.executable).with_name("kubectl")
 SECRETS = {
     "POSTGRES_PASSWORD": "postgres-secret",
@@ -90,11 +91,12 @@ def _compose_process(name: str, service: dict[str, Any]) -> Process:
 
 
 def render(overlay: str, directory: Path) -> list[dict[str, Any]]:
-    """`kubectl kustomize` of k8s/<overlay>, with a secrets.env beside each overlay; it reads no cluster and no network."""
+    """`kubectl kustomize` of k8s/<overlay>, with the files that docs/deploy.md puts into it; it reads no cluster and no network."""
     shutil.copytree(ROOT / "k8s", directory, dirs_exist_ok=True)
     secrets = "".join(f"{name}={value}\n" for name, value in SECRETS.items())
     for folder in (directory / "overlays").iterdir():
         (folder / "secrets.env").write_text(secrets)
+        shutil.copy(ENGINE_EXTENSION, folder)
     command = [str(KUBECTL), "kustomize", str(directory / overlay)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr

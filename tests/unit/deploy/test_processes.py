@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,26 @@ from pydantic_settings import BaseSettings
 
 from services.local import processes
 from services.local.directory import DataDirectory
-from services.local.engine import ROOT, EngineModel
+from services.local.engine import ROOT, EngineModel, fitted
 from services.local.processes import CommandProbe, ExitProbe, HttpProbe, LogProbe, ProcessSpec, StackSettings, TcpProbe
 from services.training.tiny import make_tiny_model
 from shared.settings import Settings
-from tests.unit.deploy.deployment import ARTIFACTS, SECRETS, Process, compose_file, words
+from tests.unit.deploy.deployment import (
+    ARTIFACTS,
+    ENGINE_EXTENSION,
+    SECRETS,
+    Process,
+    compose_file,
+    kubernetes_processes,
+    words,
+)
 
 DATA = DataDirectory(Path("/data"))
 MODEL = f"{ARTIFACTS}/models/tiny-seed0"
 CONTEXT_TOKENS = int(inspect.signature(make_tiny_model).parameters["max_positions"].default)
 STACK = StackSettings(
     DATA,
-    EngineModel("tiny", MODEL, dtype="float32", context_tokens=CONTEXT_TOKENS),
+    fitted(EngineModel("tiny", MODEL, context_tokens=CONTEXT_TOKENS)),
     postgres_password=SECRETS["POSTGRES_PASSWORD"],
     service_token=SECRETS["HEADWATER_SERVICE_TOKEN"],
     flower_password=SECRETS["FLOWER_PASSWORD"],
@@ -41,14 +50,13 @@ WORDS = {  # containers listen on all addresses; the code is at /app
     str(ROOT / "alembic.ini"): "/app/alembic.ini",
 }
 ENGINE_PYTHON = "python3"  # vLLM's own image
-# One process for scheduler and model, where they would share two cores. And vLLM's image has none of our code: on a GPU it
-# needs none; an engine on the CPU refuses full checkpoints without it.
+# One process for scheduler and model, where they would share two cores. And vLLM on a GPU takes full checkpoints by itself.
 ONLY_ON_THE_CPU = {
-    *("--distributed-executor-backend", "uni"),
-    *("--worker-extension-cls", "services.generation.engine_extension.TiedHeadReload"),
-    "VLLM_ENABLE_V1_MULTIPROCESSING",
+    "--distributed-executor-backend": "uni",
+    "--worker-extension-cls": "services.generation.engine_extension.TiedHeadReload",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-ENGINE_SHARES_ITS_GPU = ("--gpu-memory-utilization", "0.5")  # compose: one GPU for engine and training
+ENGINE_SHARES_ITS_GPU = {"--gpu-memory-utilization": "0.5"}  # compose: one GPU for engine and training
 POSTGRES_OF_THE_IMAGE = {"listen_addresses", "port", "unix_socket_directories"}
 VALKEY = {"--bind": "*", "--dir": "/data"}
 VALKEY_EXTRA = ("--protected-mode", "no")  # the network keeps others out
@@ -89,13 +97,45 @@ def test_our_commands_are_the_same(name: str, deployed: dict[str, Process]):
     assert deployed[name].command == expected
 
 
+def meant_for_the_engine(values: Mapping[str, str], deployed: dict[str, Process]) -> dict[str, str]:
+    """What of `local`'s flags or environment holds for the engine that is deployed."""
+    is_cpu = deployed["engine"].image.startswith("vllm/vllm-openai-cpu:")
+    return {name: value for name, value in values.items() if is_cpu or name not in ONLY_ON_THE_CPU}
+
+
+def flags(command: tuple[str, ...]) -> dict[str, str]:
+    """Options and their values; a switch has none."""
+    following = itertools.pairwise((*command, "--"))
+    return {word: "" if value.startswith("--") else value for word, value in following if word.startswith("--")}
+
+
 def test_the_engine_has_the_same_flags(deployed: dict[str, Process]):
-    python, *flags = words(list(TABLE["engine"].command))
-    assert python == sys.executable
+    local = TABLE["engine"].command
+    expected = {flag: WORDS.get(value, value) for flag, value in flags(local).items()}
+    assert ONLY_ON_THE_CPU.items() <= (expected | dict(TABLE["engine"].environment)).items()
     actual = deployed["engine"].command
-    if actual[-2:] == ENGINE_SHARES_ITS_GPU:
-        actual = actual[:-2]
-    assert actual == (ENGINE_PYTHON, *(WORDS.get(word, word) for word in flags if word not in ONLY_ON_THE_CPU))
+    assert actual[:3] == (ENGINE_PYTHON, *local[1:3])
+    named = {flag: value for flag, value in flags(actual).items() if (flag, value) not in ENGINE_SHARES_ITS_GPU.items()}
+    assert named == meant_for_the_engine(expected, deployed)
+
+
+def test_an_engine_on_the_cpu_has_the_extension_it_is_told_to_take(rendered: dict[str, list[dict[str, Any]]]):
+    documents = rendered["overlays/dev"]
+    engine = kubernetes_processes(documents)["engine"]
+    module = ONLY_ON_THE_CPU["--worker-extension-cls"].rpartition(".")[0]
+    folder = Path(engine.environment["PYTHONPATH"], *module.split(".")[:-1])
+    (mount,) = [mount for mount in engine.raw["volumeMounts"] if mount["mountPath"] == str(folder)]
+    (pod,) = [
+        document["spec"]["template"]["spec"]
+        for document in documents
+        if (document["kind"], document["metadata"]["name"]) == ("Deployment", "engine")
+    ]
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == mount["name"]]
+    (data,) = [
+        document["data"] for document in documents if document["metadata"]["name"] == volume["configMap"]["name"]
+    ]
+    assert data == {ENGINE_EXTENSION.name: ENGINE_EXTENSION.read_text()}
+    assert Path(*module.split(".")).with_suffix(".py") == ENGINE_EXTENSION.relative_to(ROOT)
 
 
 def postgres_settings(command: tuple[str, ...]) -> dict[str, str]:
@@ -133,11 +173,8 @@ def test_our_settings_are_the_same(name: str, deployed: dict[str, Process]):
 
 
 def test_the_engine_is_told_the_same_but_nothing_of_ours(deployed: dict[str, Process]):
-    expected = {
-        key: value
-        for key, value in TABLE["engine"].environment.items()
-        if not key.startswith("HEADWATER_") and key not in ONLY_ON_THE_CPU
-    }
+    local = meant_for_the_engine(TABLE["engine"].environment, deployed)
+    expected = {key: value for key, value in local.items() if not key.startswith("HEADWATER_")}
     told = deployed["engine"].environment
     assert {key: told.get(key) for key in expected} == expected
     assert not {"HEADWATER_SERVICE_TOKEN", "HEADWATER_DATABASE_URL", "POSTGRES_PASSWORD"} & set(told)
