@@ -41,7 +41,7 @@ class TrajectoryMetrics(Contract):
 class OrderMetrics(Contract):
     """GET /v1/orders/{id}/metrics: over all questions and by the question's level.
 
-    `by_level` is empty for eval orders: only probed questions have a level, and eval questions are never probed.
+    The level is the one that the newest probe gave; a question that was never probed is only in `overall`.
     """
 
     order_id: UUID

@@ -22,9 +22,12 @@ class OrderPurpose(StrEnum):
 
 
 class QuestionSelection(Contract):
-    """Which questions of the campaign. `fraction` is a seeded random share; empty `states` means every usable state."""
+    """Which questions of the campaign; empty `states` means every usable state.
 
-    split: Split = Split.TRAIN
+    `split` None means both. `fraction` is a seeded random share of the train questions; eval questions come whole.
+    """
+
+    split: Split | None = Split.TRAIN
     states: tuple[QuestionState, ...] = ()
     with_solution: bool = False
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)

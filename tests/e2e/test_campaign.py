@@ -110,7 +110,7 @@ async def check_ended_well(stack: Stack, campaign: Campaign) -> None:
         "JOIN pool.groups g ON g.order_id = o.id WHERE o.campaign_id = $1 AND o.watermark_groups IS NULL GROUP BY o.key",
         campaign.id,
     )
-    expected = {"teach": 64, "probe-sft-0": 64, "probe-sft-1": 64} | dict.fromkeys(
+    expected = {"teach": 64, "probe-sft-0": 64 + 16, "probe-sft-1": 64} | dict.fromkeys(
         ("eval-base", "eval-sft-0", "eval-sft-1", "eval-rl"), 16
     )
     assert {row["key"]: (row["groups"], row["questions"]) for row in finite} == {

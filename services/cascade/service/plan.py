@@ -9,23 +9,25 @@ from services.cascade.service.snapshots import Building
 from services.cascade.service.stage import Work
 from shared.contracts.campaigns import StageName as S
 from shared.contracts.orders import OrderPurpose
+from shared.contracts.questions import Split
 from shared.contracts.snapshots import SnapshotRecipe
 
-# An eval comes right after its policy, before a stage that would put other weights into the engine.
+# An eval comes right after its policy, before a stage that would put other weights into the engine. The first probe gives the
+# eval questions their level too, and nothing does so later: one yardstick for every policy.
 CASCADE: tuple[Work, ...] = (
     Registration(S.REGISTER),
-    Sampling(S.EVAL_BASE, OrderPurpose.EVAL, "eval", policy_of=S.REGISTER, gathers=True),
+    Sampling(S.EVAL_BASE, OrderPurpose.EVAL, "eval", policy_of=S.REGISTER, split=Split.EVAL, gathers=True),
     Sampling(S.TEACH, OrderPurpose.TEACH, "teach", policy_of=S.TEACH),
     Building(S.DISTILL, SnapshotRecipe.DISTILL, order_of=S.TEACH),
     SupervisedRun(S.SFT_0, "sft0", start_from=S.REGISTER, snapshot_of=S.DISTILL, version=1),
-    Sampling(S.EVAL_SFT_0, OrderPurpose.EVAL, "eval", policy_of=S.SFT_0),
-    Sampling(S.PROBE_SFT_0, OrderPurpose.PROBE, "probe", policy_of=S.SFT_0),
+    Sampling(S.EVAL_SFT_0, OrderPurpose.EVAL, "eval", policy_of=S.SFT_0, split=Split.EVAL),
+    Sampling(S.PROBE_SFT_0, OrderPurpose.PROBE, "probe", policy_of=S.SFT_0, split=None),
     Building(S.BUILD, SnapshotRecipe.S2R, order_of=S.PROBE_SFT_0, replay_of=S.DISTILL),
     SupervisedRun(S.SFT_1, "sft1", start_from=S.SFT_0, snapshot_of=S.BUILD, version=2),
-    Sampling(S.EVAL_SFT_1, OrderPurpose.EVAL, "eval", policy_of=S.SFT_1),
+    Sampling(S.EVAL_SFT_1, OrderPurpose.EVAL, "eval", policy_of=S.SFT_1, split=Split.EVAL),
     Sampling(S.PROBE_SFT_1, OrderPurpose.PROBE, "reprobe", policy_of=S.SFT_1),
     ReinforcementRun(S.RL, start_from=S.SFT_1, version=3),
-    Sampling(S.EVAL_RL, OrderPurpose.EVAL, "eval", policy_of=S.RL),
+    Sampling(S.EVAL_RL, OrderPurpose.EVAL, "eval", policy_of=S.RL, split=Split.EVAL),
 )
 NAMES = tuple(work.name for work in CASCADE)
 PROBES = tuple(work.name for work in CASCADE if isinstance(work, Sampling) and work.purpose is OrderPurpose.PROBE)

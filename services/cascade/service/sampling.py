@@ -22,13 +22,14 @@ EXTERNAL_FAILURE = "external_"  # how generation's codes for somebody else's ser
 class Sampling:
     """One order of `purpose` with the policy that came out of `policy_of`, sampled as the recipe's `section` says.
 
-    `gathers`: it first waits for the recipe's minimum numbers of questions.
+    `split`: whose questions, None for both. `gathers`: it first waits for the recipe's minimum numbers of questions.
     """
 
     name: StageName
     purpose: OrderPurpose
     section: str
     policy_of: StageName
+    split: Split | None = Split.TRAIN
     gathers: bool = False
 
     async def prepare(self, context: Context) -> dict[str, Any] | None:
@@ -48,9 +49,22 @@ class Sampling:
             policy_version=policy_version,
             k=1 if _is_reference_teacher(section) else section.k,
             sampling=section.sampling,
-            selection=_selection(section, context.recipe.seed, counts),
+            selection=self._selection(section, context.recipe.seed, counts),
         )
         return order.model_dump(mode="json")
+
+    def _selection(
+        self, section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, counts: PoolCounts
+    ) -> QuestionSelection:
+        if isinstance(section, TeachRecipe):
+            return QuestionSelection(
+                split=self.split,
+                with_solution=_is_reference_teacher(section),
+                limit=max(section.minimum_questions, math.ceil(section.fraction * counts.train)),
+                seed=seed,
+            )
+        fraction = section.fraction if isinstance(section, ProbeRecipe) else 1.0
+        return QuestionSelection(split=self.split, fraction=fraction, seed=seed)
 
     async def step(self, context: Context, stage: StageRow) -> bool:
         """Order once, then watch until every question is done or dead."""
@@ -90,18 +104,6 @@ def _check_minimum(counts: PoolCounts, recipe: Recipe) -> None:
 
 def _is_reference_teacher(section: TeachRecipe | ProbeRecipe | EvalRecipe) -> bool:
     return isinstance(section, TeachRecipe) and section.teacher.kind is TeacherKind.REFERENCE
-
-
-def _selection(section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, counts: PoolCounts) -> QuestionSelection:
-    if isinstance(section, EvalRecipe):
-        return QuestionSelection(split=Split.EVAL, seed=seed)
-    if isinstance(section, ProbeRecipe):
-        return QuestionSelection(fraction=section.fraction, seed=seed)
-    return QuestionSelection(
-        with_solution=_is_reference_teacher(section),
-        limit=max(section.minimum_questions, math.ceil(section.fraction * counts.train)),
-        seed=seed,
-    )
 
 
 def _check_finished(order: Order, recipe: Recipe) -> None:

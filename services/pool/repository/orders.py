@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, and_, cast, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, String, and_, cast, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import AssignmentRow, GroupRow, OrderRow, QuestionRow, RolloutCountRow
 from services.pool.router import USABLE_STATES
 from shared.contracts.orders import OrderIn, OrderPolicy, OrderState, QuestionSelection
+from shared.contracts.questions import Split
 
 
 async def insert_new(session: AsyncSession, order_id: UUID, request_hash: str, order: OrderIn) -> bool:
@@ -188,11 +189,9 @@ async def unfinished(session: AsyncSession, order_id: UUID) -> int:
 
 def _matches(campaign_id: UUID, selection: QuestionSelection) -> ColumnElement[bool]:
     states = [state for state in selection.states or USABLE_STATES if state in USABLE_STATES]
-    conditions = [
-        QuestionRow.campaign_id == campaign_id,
-        QuestionRow.split == selection.split,
-        QuestionRow.state.in_(states),
-    ]
+    conditions = [QuestionRow.campaign_id == campaign_id, QuestionRow.state.in_(states)]
+    if selection.split is not None:
+        conditions.append(QuestionRow.split == selection.split)
     if selection.with_solution:
         conditions.append(QuestionRow.solution.is_not(None))
     return and_(*conditions)
@@ -202,12 +201,13 @@ async def _selected(session: AsyncSession, campaign_id: UUID, selection: Questio
     """The selected questions in seeded random order. A fraction is rounded up, so that some question is always in it."""
     condition = _matches(campaign_id, selection)
     shuffled = func.md5(cast(literal(f"{selection.seed}:"), String).concat(cast(QuestionRow.id, String)))
-    statement = select(QuestionRow.id).where(condition).order_by(shuffled)
-    if selection.fraction == 1.0 and selection.limit is None:
+    statement = select(QuestionRow.id).where(condition).order_by(shuffled).limit(selection.limit)
+    if selection.fraction == 1.0:
         return statement
-    count = (await session.execute(select(func.count()).select_from(QuestionRow).where(condition))).scalar_one()
-    share = -int(-count * selection.fraction // 1)
-    return statement.limit(share if selection.limit is None else min(share, selection.limit))
+    train = and_(condition, QuestionRow.split == Split.TRAIN)
+    count = (await session.execute(select(func.count()).select_from(QuestionRow).where(train))).scalar_one()
+    share = select(QuestionRow.id).where(train).order_by(shuffled).limit(-int(-count * selection.fraction // 1))
+    return statement.where(or_(QuestionRow.split == Split.EVAL, QuestionRow.id.in_(share)))
 
 
 async def _insert_assignments(session: AsyncSession, source: Select[Any]) -> int:

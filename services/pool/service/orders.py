@@ -44,7 +44,7 @@ class Orders:
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
         `standing_is_rollout`.
         """
-        if request.selection.split is Split.EVAL and request.purpose in TRAINING_PURPOSES:
+        if request.selection.split is not Split.TRAIN and request.purpose in TRAINING_PURPOSES:
             raise HeadwaterError(
                 "eval_never_trains",
                 f"Order {request.key!r} would use eval questions for {request.purpose}; select split 'train'.",

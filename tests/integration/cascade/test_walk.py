@@ -9,7 +9,7 @@ from services.cascade.service.advance import Advancer
 from services.cascade.service.campaigns import Campaigns
 from services.cascade.service.report import report
 from shared.contracts.campaigns import Campaign, CampaignIn, CampaignStatus, StageName, StageStatus
-from shared.contracts.orders import OrderPurpose, OrderState
+from shared.contracts.orders import OrderState
 from shared.contracts.questions import QuestionState, Split
 from shared.contracts.recipe import Recipe
 from shared.db import Database
@@ -49,9 +49,11 @@ async def test_each_stage_works_on_what_the_stages_before_it_made(campaign: Camp
     assert names[world.order("teach").policy_id] == "teacher"
     assert names[world.order("probe-sft-0").policy_id] == "sft-0"
     assert names[world.order("eval-rl").policy_id] == "rl"
-    assert all(
-        (order.purpose is OrderPurpose.EVAL) == (order.selection.split is Split.EVAL) for order in world.orders.values()
-    )
+    assert {order.key: order.selection.split for order in world.orders.values()} == {
+        **dict.fromkeys(("eval-base", "eval-sft-0", "eval-sft-1", "eval-rl"), Split.EVAL),
+        **dict.fromkeys(("teach", "probe-sft-1", "rl"), Split.TRAIN),
+        "probe-sft-0": None,
+    }
     assert world.order("teach").selection.limit == 20
     assert world.order("rl").selection.states == (QuestionState.HARD,)
     assert world.order("rl").state is OrderState.CLOSED

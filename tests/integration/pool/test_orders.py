@@ -205,7 +205,7 @@ async def test_folding_counters_changes_no_sum(pool: PoolClient):
     assert rows == names
 
 
-async def test_eval_metrics_by_level_and_overall(pool: PoolClient):
+async def test_eval_metrics(pool: PoolClient):
     await pool.submit(4, split="eval")
     order = await pool.order("eval", selection={"split": "eval"}, k=1)
     await pool.answer_all(lambda assignment, _: "correct" if assignment["question"]["answer"] == "1" else "incorrect")
@@ -215,3 +215,31 @@ async def test_eval_metrics_by_level_and_overall(pool: PoolClient):
     assert (overall["verification_accuracy"]["value"], overall["error_recall"]["n"]) == (1.0, 3)
     assert overall["mean_tokens"]["value"] > 0
     assert metrics["tokens_sampled"] == round(overall["mean_tokens"]["value"] * 4)
+
+
+async def test_a_probe_of_both_splits_gives_eval_questions_a_level_and_nothing_else(pool: PoolClient):
+    await pool.submit(20)
+    await pool.submit([{"question": f"Held out {n}", "answer": str(n)} for n in range(5)], split="eval")
+    evaluation = await pool.order("eval", selection={"split": "eval"}, k=1)
+    await pool.answer_all("correct")
+    assert (await pool.ask("GET", f"/v1/orders/{evaluation['id']}/metrics"))["by_level"] == {}
+
+    probe = await pool.order(selection={"split": None, "fraction": 0.25})
+    assert await progress(pool, probe) == ("open", 5 + 5, 0, 0)
+
+    def outcome(assignment: Any, at: int) -> str:
+        question = assignment["question"]
+        return "correct" if question["split"] == "train" or at < int(question["answer"]) else "incorrect"
+
+    await pool.answer_all(outcome)
+    by_level = (await pool.ask("GET", f"/v1/orders/{evaluation['id']}/metrics"))["by_level"]
+    assert {level: metrics["final_accuracy"]["value"] for level, metrics in by_level.items()} == {
+        str(level): 1.0 for level in range(1, 6)
+    }
+    counts = await pool.pools()
+    found = {state: counts[state] for state in ("candidate", "noise", "hard", "certain", "trivial")}
+    assert found == {"candidate": 15, "noise": 0, "hard": 0, "certain": 0, "trivial": 5}
+    assert (counts["levels"], counts["train"], counts["eval"]) == ({"1": 5}, 20, 5)
+    for purpose in ("teach", "rollout"):
+        refused = await pool.order(purpose, 422, selection={"split": None})
+        assert refused["error"]["code"] == "eval_never_trains"

@@ -62,7 +62,8 @@ async def test_distilled_rows_train_what_is_right(pool: PoolClient):
 async def test_own_attempts_become_trajectories_with_replay(pool: PoolClient):
     teacher = await taught(pool)
     replayed = await built(pool, "sft-0", "distill", teacher, teach={})
-    probe = await pool.order()
+    await pool.submit([{"question": "Held out", "answer": "1", "split": "eval", "domain": "arithmetic"}])
+    probe = await pool.order(selection={"split": None})
     await pool.answer_all(
         lambda assignment, at: "correct" if at >= int(assignment["question"]["answer"]) % 4 else "incorrect"
     )
@@ -76,7 +77,7 @@ async def test_own_attempts_become_trajectories_with_replay(pool: PoolClient):
     first_verdicts = [row["text"].split("the answer is ")[1].startswith("incorrect") for row in own]
     assert 2 * sum(first_verdicts) == len(own)
     assert max(row["rounds"] for row in own) > 1
-    assert "Calculate 1+1." not in {row["question"] for row in own}
+    assert not {"Calculate 1+1.", "Held out"} & {row["question"] for row in own}
     again = await built(pool, "sft-1-again", "s2r", probe, **fields)
     assert again["content_hash"] == snapshot["content_hash"]
 
