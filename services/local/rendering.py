@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.local.directory import DataDirectory
-from services.local.report import pool_rows, rows
+from services.local.report import LEVELS_TITLE, level_rows, pool_rows, rows
 from services.local.state import ProcessStatus, StackState
 
 if TYPE_CHECKING:
@@ -122,10 +122,11 @@ def show_campaign(console: Console, campaign: Campaign) -> None:
 
 
 def show_report(console: Console, report: dict[str, Any]) -> None:
-    """The report: metrics by policy, then the pools."""
+    """The report: metrics by policy, accuracy by level, then the pools."""
     campaign = report["campaign"]
     title = f"{campaign['name']}: {campaign['status']}, stage {campaign['stage']} (held-out questions, 95 % intervals)"
     console.print(_table(title, rows(report)))
+    console.print(_table(LEVELS_TITLE, level_rows(report)))
     pools = report["pools"]
     counts = f"{pools['train']:,} training, {pools['eval']:,} held out, {pools['tiny']:,} in the tiny pool"
     console.print(_table(f"questions by state and level ({counts})", pool_rows(report)))

@@ -29,6 +29,7 @@ MEANS = ("mean_rounds", "mean_tokens")
 METRICS = (*RATES[:7], *MEANS, RATES[7])
 STATES = ("candidate", "certain", "hard", "noise", "trivial", "quarantined", "retracted")
 MISSING = "–"
+LEVELS_TITLE = "Final accuracy % by level (1 easy, 5 hard, by SFT-0's answers)"
 
 
 def report_json(report: Report) -> dict[str, Any]:
@@ -121,6 +122,20 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
     return table
 
 
+def level_rows(report: dict[str, Any]) -> list[list[str]]:
+    """Final accuracy with its interval and n: a header, then a row a level, a column a stage."""
+    stages = report["stages"]
+    table = [["", *(stage["stage"] for stage in stages)]]
+    for level in map(str, range(1, 6)):
+        measured = [stage["by_level"].get(level) for stage in stages]
+        table.append([f"level {level}", *(_level_cell(metrics) for metrics in measured)])
+    return table
+
+
+def _level_cell(metrics: dict[str, Any] | None) -> str:
+    return f"{cell(metrics, 'final_accuracy')} n={metrics['final_accuracy_n']}" if metrics else MISSING
+
+
 def pool_rows(report: dict[str, Any]) -> list[list[str]]:
     """The pools: now, and after each probe by state and by level."""
     now = report["pools"]
@@ -162,6 +177,10 @@ def markdown(report: dict[str, Any]) -> str:
             f"{campaign['status']} (stage {campaign['stage']}){message}. Rates in per cent with 95 % intervals, on held-out questions.",
             "",
             _markdown_table(rows(report)),
+            "",
+            f"## {LEVELS_TITLE}",
+            "",
+            _markdown_table(level_rows(report)),
             "",
             "## Pools",
             "",

@@ -38,6 +38,7 @@ def test_markdown_has_every_metric():
     assert "| final accuracy % | 70.0 [65.0, 75.0] | – |" in text
     assert all(report.title(metric) in text for metric in report.METRICS)
     assert "| after probe-sft-0 | 0 | 0 | 6 |" in text
+    assert "| level 1 | 90.0 [85.0, 95.0] n=400 | – |\n| level 2 | – | – |" in text
 
 
 def test_the_plot_is_a_picture(tmp_path: Path):
@@ -52,6 +53,7 @@ def test_the_terminal_shows_the_same_numbers():
     show_campaign(console, samples.campaign())
     show_campaigns(console, [samples.campaign()])
     assert "70.0 [65.0, 75.0]" in output.getvalue()
+    assert "90.0 [85.0, 95.0] n=400" in output.getvalue()
     assert "100 of 300 steps" in output.getvalue()
 
 
