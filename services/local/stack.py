@@ -145,8 +145,11 @@ def running(directory: DataDirectory) -> StackState | None:
     return state if state is not None and state.is_alive else None
 
 
-def start_detached(options: UpOptions) -> subprocess.Popen[bytes]:
-    """Start a supervisor that outlives this command; its own words go to logs/supervisor.log."""
+def start_detached(options: UpOptions, *, ends_with_me: bool = False) -> subprocess.Popen[bytes]:
+    """Start a supervisor in a session of its own; its own words go to logs/supervisor.log.
+
+    It outlives this command, or (`ends_with_me`) stops everything when this command ends, also by `kill -9`.
+    """
     _create(options.directory)
     words = ["--data-dir", str(options.directory.root)]
     words += [] if options.model is None else ["--model", options.model]
@@ -157,7 +160,7 @@ def start_detached(options: UpOptions) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            preexec_fn=orphans.adopted_by(os.getpid(), signal.SIGTERM) if ends_with_me else os.setsid,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -48,13 +49,14 @@ def demo(
     chosen = _demo(recipe)
     questions = _write_questions(chosen, directory.root / "demo" / f"{recipe}-seed{seed}.ndjson", seed)
     supervisor: subprocess.Popen[bytes] | None = None
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
     try:
         running = stack.running(directory)
         if running is None or not running.is_up:
             console.print(
                 f"starting the processes on {directory.root} (the engine takes a minute or two)", highlight=False
             )
-            supervisor = stack.start_detached(stack.UpOptions(directory, chosen.model, seed))
+            supervisor = stack.start_detached(stack.UpOptions(directory, chosen.model, seed), ends_with_me=not keep)
         state = _wait(console, directory, supervisor, chosen, seed)
         with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
             campaign = _run(console, directory, gateway, chosen, f"{recipe}-seed{seed}", seed, questions)
@@ -62,9 +64,12 @@ def demo(
         console.print("\nStopping. The same command goes on from here.")
         raise typer.Exit(130) from None
     finally:
+        signal.signal(signal.SIGTERM, before)
         if supervisor is not None and not keep:
             console.print("stopping the processes", highlight=False)
             stack.stop_detached(directory, supervisor)
+        elif stack.running(directory) is not None:
+            console.print("left running; stop it with `headwater down`", highlight=False)
     if campaign.status != "succeeded":
         raise LocalError(f"The campaign {campaign.name} is {campaign.status}: {campaign.message or 'no reason given'}")
 

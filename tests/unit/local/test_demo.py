@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from services.local.cli import app
 from services.local.client import Gateway
 from services.local.commands import demo
 from services.local.directory import DataDirectory
-from services.local.state import StackState, StackStatus
+from services.local.state import ProcessState, ProcessStatus, StackState, StackStatus
 from shared.contracts.campaigns import Campaign, CampaignStatus
 from tests.unit.local.samples import campaign, report
 
@@ -60,3 +62,22 @@ def test_a_stack_with_another_model_or_seed_is_refused_and_left_alone(tmp_path: 
     result = CliRunner().invoke(app, ["demo", "--data-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert f"runs with the model '{model}', seed {seed}, and this demo needs 'tiny', seed 0" in result.stderr
+
+
+def test_sigterm_ends_the_demo_as_ctrl_c_does_and_it_says_what_goes_on(tmp_path: Path):
+    directory = DataDirectory.at(tmp_path)
+    directory.create()
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "tiny-seed0.ndjson").write_text(json.dumps({}))
+    processes = {"postgres": ProcessState("postgres", ProcessStatus.READY)}
+    pid = os.getpid()
+    StackState("r", pid, orphans.started_at(pid), "tiny", processes=processes).save(directory)
+    command = [sys.executable, "-m", "services.local.cli", "demo", "--data-dir", str(tmp_path)]
+    waiting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "   1 of 1 postgres\n"
+    waiting.terminate()
+    said, _ = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    last = "\nStopping. The same command goes on from here.\nleft running; stop it with `headwater down`\n"
+    assert said.endswith(last)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from services.local import orphans, stack
@@ -12,7 +13,7 @@ from services.local.directory import DataDirectory
 from services.local.engine import EngineModel
 from services.local.errors import LocalError
 from services.local.stack import UpOptions
-from services.local.state import StackState, StackStatus, load_state
+from services.local.state import StackState, StackStatus, exclusive, load_state
 
 
 @pytest.fixture
@@ -92,6 +93,27 @@ def test_a_supervisor_that_has_not_said_anything_yet_is_ended_too(directory: Dat
     assert supervisor.poll() is not None
 
 
+@pytest.mark.parametrize("ends_with_me", [True, False])
+def test_a_supervisor_ends_with_who_started_it_only_if_it_was_asked_to(directory: DataDirectory, ends_with_me: bool):
+    program = (
+        "import sys, time; from pathlib import Path; from services.local import stack; "
+        "from services.local.directory import DataDirectory; "
+        "options = stack.UpOptions(DataDirectory.at(Path(sys.argv[1])), 'tiny', 0); "
+        "print(stack.start_detached(options, ends_with_me=sys.argv[2] == 'True').pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", program, str(directory.root), str(ends_with_me)]
+    with exclusive(directory):  # so that it waits, and starts nothing
+        starter = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert starter.stdout is not None
+        supervisor = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+        starter.wait()
+        gone, alive = psutil.wait_procs([supervisor], timeout=10 if ends_with_me else 1)
+        for process in alive:
+            process.kill()
+    assert (len(gone), len(alive)) == (int(ends_with_me), int(not ends_with_me))
+
+
 def test_who_waits_for_a_stack_hears_of_its_end(directory: DataDirectory):
     state = ended("tiny", 0)
     state.error = "engine was not ready"
@@ -108,8 +130,6 @@ def test_a_stack_that_stops_is_waited_for_and_one_that_runs_is_not(directory: Da
         "mine = state.StackState('r', os.getpid(), orphans.started_at(os.getpid()), 'tiny', status=sys.argv[2]); "
         "mine.save(directory); print('held', flush=True); sys.stdin.read(1); time.sleep(0.5)"
     )
-    from services.local.state import exclusive
-
     for status in ("running", "stopping"):
         command = [sys.executable, "-c", holder, str(directory.root), status]
         other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
