@@ -3,6 +3,7 @@
 `/health/live` answers while the process runs; `/health/ready` runs the service's own check (503 with the reason).
 """
 
+import errno
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,7 @@ SERVICE_TOKEN_HEADER = "X-Headwater-Service-Token"  # noqa: S105 (a header's nam
 _OPEN_PATHS = ("/health/", "/metrics", "/openapi.json", "/docs")
 # Connection lost, rolled back (deadlock), out of resources (connections), shutting down or starting up.
 _PASSING_SQLSTATES = ("08", "40", "53", "57P")
+_DISK_FULL_SQLSTATE = "53100"
 _MAX_DETAILS = 100
 _MAX_FIELD_CHARACTERS = 200
 _MAX_MESSAGE_CHARACTERS = 500
@@ -102,10 +104,18 @@ def _require_service_token(app: FastAPI, token: bytes) -> None:
         return problem_response(Problem(code="unauthorized", message=message), 401)
 
 
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
 def _will_pass(error: DBAPIError) -> bool:
-    sqlstate = getattr(error.orig, "sqlstate", None) or ""
     is_away = error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
-    return is_away or sqlstate.startswith(_PASSING_SQLSTATES)
+    return is_away or _sqlstate(error).startswith(_PASSING_SQLSTATES)
+
+
+def _disk_full(whose: str) -> JSONResponse:
+    message = f"The disk of {whose} is full: free some space; what was accepted is kept; repeat the request."
+    return problem_response(Problem(code="disk_full", message=message), 503)
 
 
 def _answer_errors(app: FastAPI, title: str) -> None:
@@ -124,6 +134,9 @@ def _answer_errors(app: FastAPI, title: str) -> None:
     @app.exception_handler(PoolTimeoutError)
     @app.exception_handler(DBAPIError)
     async def on_database(_: Request, error: DBAPIError | PoolTimeoutError) -> Response:
+        if isinstance(error, DBAPIError) and _sqlstate(error) == _DISK_FULL_SQLSTATE:
+            log.error("the disk of the database is full: %s", error.orig)
+            return _disk_full("the database")
         if isinstance(error, PoolTimeoutError) or _will_pass(error):
             message = "The database does not answer or is busy; repeat the request."
             return problem_response(Problem(code="database_unavailable", message=message), 503)
@@ -133,6 +146,9 @@ def _answer_errors(app: FastAPI, title: str) -> None:
 
     @app.exception_handler(OSError)
     async def on_connection(_: Request, error: OSError) -> Response:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            log.error("the disk is full: %s", error)
+            return _disk_full(title)
         log.warning("a dependency does not answer: %s", error)
         message = f"{title} cannot reach what it needs ({error}); repeat the request."
         return problem_response(Problem(code="dependency_unavailable", message=message), 503)

@@ -1,5 +1,6 @@
 """Errors on the wire: what passes by itself is a 503, and whatever was sent, the answer can be written."""
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import pytest
 from asyncpg.exceptions import (
     CannotConnectNowError,
     DeadlockDetectedError,
+    DiskFullError,
     TooManyConnectionsError,
     UniqueViolationError,
 )
@@ -70,6 +72,17 @@ async def ask(method: str, error: Exception | None = None, **request: object) ->
 async def test_a_database_that_cannot_now_is_unavailable(error: Exception, status: int, code: str) -> None:
     answer = await ask("GET", error)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [(database_error(DiskFullError), "the database"), (OSError(errno.ENOSPC, "No space left on device"), "test")],
+)
+async def test_a_full_disk_is_named_with_the_way_out(error: Exception, whose: str) -> None:
+    answer = await ask("GET", error)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "disk_full")
+    sentence = f"The disk of {whose} is full: free some space; what was accepted is kept; repeat the request."
+    assert answer.json()["error"]["message"] == sentence
 
 
 @pytest.mark.parametrize("key", ['"\\ud800"', '"\\u0000"', '"' + "x" * 100_000 + '"'])
