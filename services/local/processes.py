@@ -19,6 +19,8 @@ from services.local.engine import ROOT, EngineModel
 from services.local.ports import DEFAULT_PORTS
 
 MEGABYTE = 1 << 20
+# A trainer with the tiny model. A larger one takes its weights once more at least (a frozen base in 16 bit), all of it several times.
+_TRAINER_BYTES = 1024 * MEGABYTE
 READY_PATH = "/health/ready"
 API_SERVICES = ("pool", "generation", "verification", "training", "cascade", "gateway")
 
@@ -240,14 +242,16 @@ def _worker(
     settings: StackSettings, service: str, *, queue: str, concurrency: int, depends_on: tuple[str, ...]
 ) -> ProcessSpec:
     options = ("--queues", queue, "--hostname", f"{queue}@%h", "--concurrency", str(concurrency), "--loglevel", "INFO")
-    threads = 2 if service == "training" else 1
+    threads, memory_bytes = 1, (100 + 60 * concurrency) * MEGABYTE
+    if service == "training":
+        threads, memory_bytes = 2, memory_bytes + _TRAINER_BYTES + settings.model.weights_bytes
     return ProcessSpec(
         f"{service}-worker",
         _celery(service, "worker", *options, "--without-gossip", "--without-mingle"),
         LogProbe(" ready."),
         depends_on,
         environment(settings) | _threads(threads),
-        memory_bytes=(100 + 60 * concurrency) * MEGABYTE,
+        memory_bytes=memory_bytes,
     )
 
 

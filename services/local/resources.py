@@ -11,16 +11,25 @@ from services.local.processes import ProcessSpec
 
 MIN_FREE_DISK_BYTES = 2 << 30
 _GIGABYTE = 1 << 30
+# Where a container's limit is, in version 2 and 1 of cgroups: its directory, the limit, what is used, and the part of that which are
+# files not read lately: the kernel gives it up when somebody asks for memory.
+_CGROUPS = (
+    (".", "memory.max", "memory.current", "inactive_file"),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-def available_memory_bytes() -> int:
+def available_memory_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that new processes can have: the machine's, or what is left of this container's limit."""
     import psutil
 
     available = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
+    for directory, limit, usage, cached in _CGROUPS:
+        path = cgroup / directory
+        if (path / limit).exists() and (limit_text := (path / limit).read_text().strip()) != "max":
+            counters = dict(line.split() for line in (path / "memory.stat").read_text().splitlines())
+            used = int((path / usage).read_text()) - int(counters[cached])
+            available = min(available, int(limit_text) - used)
     return available
 
 

@@ -37,6 +37,35 @@ def test_too_little_memory_is_said_in_one_sentence():
         resources.check_memory(specs, 2 << 30)
 
 
+@pytest.mark.parametrize(
+    ("directory", "limit", "usage", "cached"),
+    [
+        (".", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_container_has_what_is_left_of_its_limit_and_what_only_caches_files(
+    tmp_path: Path, directory: str, limit: str, usage: str, cached: str
+):
+    cgroup = tmp_path / directory
+    cgroup.mkdir(exist_ok=True)
+    (cgroup / limit).write_text(f"{100 << 20}\n")
+    (cgroup / usage).write_text(f"{90 << 20}\n")
+    (cgroup / "memory.stat").write_text(f"anon 1\nactive_file 7\n{cached} {50 << 20}\n")
+    assert resources.available_memory_bytes(tmp_path) == 60 << 20
+
+
+@pytest.mark.parametrize("unlimited", ["max", str((1 << 63) - 4096)])
+def test_a_container_without_a_limit_has_the_machine(tmp_path: Path, unlimited: str):
+    name = "memory.max" if unlimited == "max" else "memory/memory.limit_in_bytes"
+    (tmp_path / "memory").mkdir()
+    (tmp_path / name).write_text(unlimited)
+    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("0")
+    (tmp_path / "memory" / "memory.stat").write_text("total_inactive_file 0")
+    assert resources.available_memory_bytes(tmp_path) > 100 << 20
+
+
 def test_a_full_disk_is_said_in_one_sentence(tmp_path: Path):
     resources.check_disk(tmp_path, 1)
     with pytest.raises(LocalError, match=f"The disk of {tmp_path} has .* free and Headwater wants"):

@@ -67,3 +67,17 @@ def test_the_engine_takes_adapters_at_run_time_and_never_prefills_in_chunks():
 
 def test_every_process_with_torch_waits_passively():
     assert all(TABLE[name].environment["OMP_WAIT_POLICY"] == "passive" for name in ("engine", "training-worker"))
+
+
+def test_training_needs_memory_for_a_trainer_and_the_weights():
+    def needed(weights_bytes: int) -> int:
+        model = EngineModel("some", "/data/models/some", weights_bytes=weights_bytes)
+        table = {spec.name: spec for spec in process_table(StackSettings(DataDirectory(Path("/data")), model))}
+        return table["training-worker"].memory_bytes
+
+    assert needed(0) >= 1 << 30
+    assert needed(7 << 30) == needed(0) + (7 << 30)
+
+
+def test_a_machine_of_eight_gigabytes_is_enough_for_the_tiny_model():
+    assert sum(spec.memory_bytes for spec in TABLE.values()) < 7 << 30
