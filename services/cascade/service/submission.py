@@ -40,11 +40,18 @@ def parse(body: bytes, media_type: str) -> CampaignIn:
         raise _invalid(f"The campaign is not valid: {details[0].message}", details) from error
 
 
-def _holds_nul(node: object) -> bool:
-    if isinstance(node, str):
-        return "\x00" in node
-    children = [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
-    return any(_holds_nul(child) for child in children)
+def _holds_nul(data: object) -> bool:
+    """Whether any text in it does, however deep."""
+    waiting = [data]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, str) and "\x00" in node:
+            return True
+        if isinstance(node, dict):
+            waiting.extend((*node, *node.values()))
+        elif isinstance(node, list):
+            waiting.extend(node)
+    return False
 
 
 def _text(body: bytes) -> str:
@@ -57,7 +64,7 @@ def _text(body: bytes) -> str:
 def _from_toml(text: str) -> dict[str, Any]:
     try:
         recipe = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"The campaign is not TOML: {error}.") from error
     name = {"name": recipe.pop("name")} if "name" in recipe else {}
     return {**name, "recipe": recipe}
