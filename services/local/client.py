@@ -52,9 +52,10 @@ class Gateway:
     ) -> None:
         self._http.close()
 
-    def create_campaign(self, name: str, recipe: dict[str, Any]) -> Campaign:
-        """The campaign of this name, made if it isn't there; another recipe under the same name is refused."""
-        return self._call(Campaign, "POST", "/v1/campaigns", json={"name": name, "recipe": recipe})
+    def create_campaign(self, recipe: str) -> Campaign:
+        """The campaign of a recipe in TOML, made if it isn't there; another recipe under the same `name` is refused."""
+        headers = {"Content-Type": "application/toml"}
+        return self._call(Campaign, "POST", "/v1/campaigns", content=recipe.encode(), headers=headers)
 
     def campaigns(self) -> list[Campaign]:
         """All campaigns."""

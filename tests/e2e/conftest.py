@@ -85,29 +85,53 @@ def _question(left: int, right: int, *, held_out: bool) -> dict[str, Any]:
     }
 
 
-def miniature_recipe() -> dict[str, Any]:
-    """A whole campaign in about two minutes; it learns just enough for every stage to have something to do."""
-    sft = {"steps": 60, "batch_size": 32, "learning_rate": 3e-3, "max_tokens": 160, "checkpoint_every_steps": 10}
-    return {
-        "seed": 0,
-        "minimum_train_questions": 64,
-        "minimum_eval_questions": 16,
-        "teach": {"fraction": 1.0, "copies": 2},
-        "sft0": sft,
-        "probe": {"k": 4, "sampling": {"temperature": 1.0, "max_tokens": 64}},
-        "router": {"noise_below": 0.0, "certain_from": 0.999, "trivial_from": 1.0},
-        "build": {"keep_probability": [1.0, 1.0, 1.0, 1.0], "max_rows": 128},
-        "sft1": {**sft, "steps": 20, "learning_rate": 1e-3},
-        "rl": {
-            "steps": 4,
-            "k": 4,
-            "groups_per_step": 4,
-            "sampling": {"temperature": 1.0, "max_tokens": 64},
-            "publish_every_steps": 2,
-            "checkpoint_every_steps": 2,
-            "watermark_groups": 8,
-            "states": ["candidate", "certain", "hard", "noise", "trivial"],
-            "lora": {"rank": 8, "alpha": 16},
-        },
-        "eval": {"sampling": {"temperature": 0.0, "max_tokens": 64}},
-    }
+# A whole campaign in about two minutes; it learns just enough for every stage to have something to do.
+MINIATURE_RECIPE = """
+minimum_train_questions = 64
+minimum_eval_questions = 16
+
+[teach]
+fraction = 1.0
+copies = 2
+
+[sft0]
+steps = 60
+batch_size = 32
+learning_rate = 3e-3
+max_tokens = 160
+checkpoint_every_steps = 10
+
+[probe]
+k = 4
+sampling = { temperature = 1.0, max_tokens = 64 }
+
+[router]
+noise_below = 0.0
+certain_from = 0.999
+trivial_from = 1.0
+
+[build]
+keep_probability = [1.0, 1.0, 1.0, 1.0]
+max_rows = 128
+
+[sft1]
+steps = 20
+batch_size = 32
+learning_rate = 1e-3
+max_tokens = 160
+checkpoint_every_steps = 10
+
+[rl]
+steps = 4
+k = 4
+groups_per_step = 4
+sampling = { temperature = 1.0, max_tokens = 64 }
+publish_every_steps = 2
+checkpoint_every_steps = 2
+watermark_groups = 8
+states = ["candidate", "certain", "hard", "noise", "trivial"]
+lora = { rank = 8, alpha = 16 }
+
+[eval]
+sampling = { temperature = 0.0, max_tokens = 64 }
+"""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from services.local.client import UnreachableError
 from services.local.directory import DataDirectory
 from services.local.state import ProcessStatus
 from shared.contracts.campaigns import Campaign, CampaignStatus, StageStatus
-from tests.e2e.conftest import Stack, miniature_recipe
+from tests.e2e.conftest import MINIATURE_RECIPE, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -44,7 +45,7 @@ KILLED_ONCE = (
 def submit(stack: Stack, name: str, questions: Path, seed: int) -> Campaign:
     """Make a campaign and submit the questions by the command line: three lines are refused by number, the rest goes in."""
     with stack.gateway() as gateway:
-        campaign = gateway.create_campaign(name, {**miniature_recipe(), "seed": seed})
+        campaign = gateway.create_campaign(f'name = "{name}"\nseed = {seed}\n{MINIATURE_RECIPE}')
     said = stack.headwater("submit", str(questions), "--campaign", name).stdout
     assert "80 accepted" in said
     assert [number for number in range(1, 84) if f"line {number} " in said or f"line {number}:" in said] == [6, 7, 8]
@@ -123,7 +124,7 @@ async def check_ended_well(stack: Stack, campaign: Campaign) -> None:
         "WHERE o.campaign_id = $1 AND b.state = 'acknowledged' GROUP BY b.step ORDER BY b.step",
         campaign.id,
     )
-    rl = miniature_recipe()["rl"]
+    rl = tomllib.loads(MINIATURE_RECIPE)["rl"]
     assert [(row["step"], row["groups"]) for row in steps] == [
         (step, rl["groups_per_step"]) for step in range(rl["steps"])
     ]

@@ -6,7 +6,7 @@ import json
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -32,19 +32,30 @@ class ReportFormat(StrEnum):
     PLOT = "plot"
 
 
-def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
-    """A recipe file as the campaign's name (its `name`, or the file's) and data; the API checks what the keys mean.
+def read_recipe(path: Path, name: str | None = None, seed: int | None = None) -> str:
+    """The text of a recipe file, with this `name` (else its own, or the file's) and `seed`; the API checks what the keys mean.
 
     Raises:
         LocalError: it can't be read, or isn't TOML.
     """
     try:
-        recipe = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        has_name = "name" in tomllib.loads(text)
     except OSError as error:
         raise LocalError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise LocalError(f"The recipe {path} is not TOML: {error}.") from error
-    return str(recipe.pop("name", path.stem)), recipe
+    keys = {"name": name or (None if has_name else path.stem), "seed": seed}
+    return _with_keys(text, {key: value for key, value in keys.items() if value is not None})
+
+
+def _with_keys(text: str, keys: dict[str, str | int]) -> str:
+    """The recipe with these top-level keys in place of its own; every other line stays as it is."""
+    lines = text.split("\n")
+    tables = next((number for number, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
+    top = [line for line in lines[:tables] if line.partition("=")[0].strip(" \t\"'") not in keys]
+    written = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+    return "\n".join((*written, *top, *lines[tables:]))
 
 
 @campaign_app.command("create")
@@ -54,9 +65,9 @@ def create(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Create a campaign from a recipe; the same name and recipe again gives the same campaign."""
-    named, content = read_recipe(recipe)
+    content = read_recipe(recipe, name)
     with gateway(data_dir) as api:
-        campaign = api.create_campaign(name or named, content)
+        campaign = api.create_campaign(content)
     terminal().print(f"{campaign.name} {campaign.id} {campaign.status}", highlight=False)
 
 

@@ -128,8 +128,7 @@ def _run(
     """The campaign, ended, with its report shown. One that had failed is tried again."""
     from services.local.commands.campaigns import read_recipe, show_ingest
 
-    _, recipe = read_recipe(demo.recipe)
-    campaign = gateway.create_campaign(name, recipe | {"seed": seed})
+    campaign = gateway.create_campaign(read_recipe(demo.recipe, name, seed))
     if campaign.status not in ("succeeded", "cancelled"):
         show_ingest(console, list(gateway.submit(questions, campaign.id)))
     if campaign.status == "failed":

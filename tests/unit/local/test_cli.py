@@ -1,12 +1,14 @@
 """The commands say what is wrong in one sentence and end with 1."""
 
 import errno
+import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from services.local.cli import app
+from services.local.commands.campaigns import read_recipe
 from services.local.directory import DataDirectory
 
 RUNNER = CliRunner()
@@ -40,6 +42,28 @@ def test_a_recipe_that_is_not_toml_is_named(tmp_path: Path):
     (tmp_path / "broken.toml").write_text("seed = = 1")
     result = RUNNER.invoke(app, ["campaign", "create", str(tmp_path / "broken.toml"), "--data-dir", str(tmp_path)])
     assert "broken.toml is not TOML: Invalid value (at line 1, column 8)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('name = "own"\nseed = 1\n', "own"),
+        ("seed = 1\n[rl]\nsteps = 3", "file"),
+        ('# name = "no"\n\'name\' = "own"\nseed=1 # one\n\n[model]\nbase = "x"\nseed = 2\n', "own"),
+        ("minimum_train_questions = 9\n [model]\n name = 1", "file"),
+        ("", "file"),
+    ],
+)
+def test_a_recipe_is_sent_as_it_is_but_for_its_name_and_seed(tmp_path: Path, content: str, named: str):
+    path = tmp_path / "file.toml"
+    path.write_text(content)
+    own = tomllib.loads(content)
+    assert tomllib.loads(read_recipe(path)) == own | {"name": named}
+    other = 'an "other" \\ näme'
+    assert tomllib.loads(read_recipe(path, other, 7)) == own | {"name": other, "seed": 7}
+    assert [line for line in content.split("\n") if line not in read_recipe(path, other)] == [
+        line for line in content.split("\n") if "own" in line
+    ]
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,6 @@
 """The command line against a gateway that answers as told: what goes wrong is a sentence."""
 
-import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +21,12 @@ def test_requests_carry_the_key_and_answers_are_typed():
         assert request.headers["Authorization"] == "Bearer hw_key"
         if request.url.path.endswith("/report"):
             return httpx.Response(200, content=report().model_dump_json())
-        assert json.loads(request.content) == {"name": "tiny-seed0", "recipe": {"seed": 0}}
+        assert request.headers["Content-Type"] == "application/toml"
+        assert tomllib.loads(request.content.decode()) == {"name": "tiny-seed0", "seed": 0}
         return httpx.Response(201, content=campaign().model_dump_json())
 
     with gateway(answer) as api:
-        assert api.create_campaign("tiny-seed0", {"seed": 0}) == campaign()
+        assert api.create_campaign('name = "tiny-seed0"\nseed = 0') == campaign()
         assert api.report(NUMBER) == report()
 
 
@@ -33,7 +34,7 @@ def test_a_refusal_is_shown_with_each_detail():
     details = [{"item": "recipe", "field": "rl.setps", "reason": "extra_forbidden", "message": "there is no such key"}]
     body = {"error": {"code": "invalid_request", "message": "The recipe is not valid.", "details": details}}
     with gateway(lambda _: httpx.Response(422, json=body)) as api, pytest.raises(LocalError) as error:
-        api.create_campaign("x", {})
+        api.create_campaign('name = "x"')
     assert str(error.value) == "The recipe is not valid.\n  recipe rl.setps: there is no such key"
 
 
