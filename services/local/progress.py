@@ -59,10 +59,10 @@ class CampaignProgress:
         self._console = console
         self._expected_s = expected_s
         self._bars = Progress(
-            TextColumn("{task.fields[title]:<14}"),
+            TextColumn("{task.fields[title]:<14}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[words]}", markup=False),
             console=console,
             disable=not console.is_terminal,
             auto_refresh=console.is_terminal,
@@ -85,7 +85,7 @@ class CampaignProgress:
         now = datetime.now(UTC)
         reason = campaign.message if campaign.status == "waiting" else ""
         if reason and reason != self._last_reason:
-            self._console.print(f"waiting: {reason}", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(f"waiting: {reason}", highlight=False, soft_wrap=True)
         self._last_reason = reason
         for stage in campaign.stages:
             if stage.started_at is None:

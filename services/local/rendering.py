@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.local.directory import DataDirectory
 from services.local.report import LEVELS_TITLE, level_rows, pool_rows, rows
@@ -26,10 +27,13 @@ _STYLES = {
 PLAIN_WIDTH = 160
 
 
-def terminal() -> Console:
-    """The console of this command; wide where nobody looks at a terminal, so that lines of a file stay whole."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+def terminal(output: TextIO | None = None) -> Console:
+    """The console of this command; wide where nobody looks at a terminal, so that lines of a file stay whole.
+
+    Words are shown as they are: `[…]` in a path or in a server's answer is no markup.
+    """
+    console = Console(file=output, markup=False)
+    return console if console.is_terminal else Console(file=output, width=PLAIN_WIDTH, markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -54,10 +58,9 @@ def show_status(console: Console, state: StackState, directory: DataDirectory) -
         lives = process.pid is not None and process.status in (ProcessStatus.READY, ProcessStatus.STARTING)
         memory = memory_bytes(process.pid) if lives and process.pid else 0
         total_bytes += memory
-        style = _STYLES.get(process.status)
         table.add_row(
             process.name,
-            f"[{style}]{process.status}[/]" if style else str(process.status),
+            Text(process.status, style=_STYLES.get(process.status, "")),
             str(process.port or ""),
             str(process.pid) if lives else "",
             duration(time.time() - process.since) if lives and process.since else "",
@@ -71,7 +74,7 @@ def show_status(console: Console, state: StackState, directory: DataDirectory) -
         f"memory  {total_bytes / (1 << 30):.1f} GB",
     )
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def memory_bytes(pid: int) -> int:
@@ -108,9 +111,10 @@ def show_campaigns(console: Console, campaigns: list[Campaign]) -> None:
 
 def show_campaign(console: Console, campaign: Campaign) -> None:
     """One campaign and its stages."""
-    console.print(f"[bold]{campaign.name}[/] {campaign.id} {campaign.status}, stage {campaign.stage}", highlight=False)
+    title = f"{campaign.name} {campaign.id} {campaign.status}, stage {campaign.stage}"
+    console.print(title, style="bold", highlight=False)
     if campaign.message:
-        console.print(campaign.message, highlight=False)
+        console.print(campaign.message, highlight=False, soft_wrap=True)
     table = Table("stage", "status", "done", "took", "detail")
     for stage in campaign.stages:
         took = (
@@ -122,7 +126,7 @@ def show_campaign(console: Console, campaign: Campaign) -> None:
 
 
 def show_report(console: Console, report: dict[str, Any]) -> None:
-    """The report: metrics by policy, accuracy by level, then the pools."""
+    """The report: metrics by policy, accuracy by level, the pools, then what runs and what the campaign waits for or failed of."""
     campaign = report["campaign"]
     title = f"{campaign['name']}: {campaign['status']}, stage {campaign['stage']} (held-out questions, 95 % intervals)"
     console.print(_table(title, rows(report)))
@@ -130,6 +134,12 @@ def show_report(console: Console, report: dict[str, Any]) -> None:
     pools = report["pools"]
     counts = f"{pools['train']:,} training, {pools['eval']:,} held out, {pools['tiny']:,} in the tiny pool"
     console.print(_table(f"questions by state and level ({counts})", pool_rows(report)))
+    for stage in report["timeline"]:
+        if stage["status"] == "running":
+            words = f"running: {stage['name']}, {stage['done']:,} of {stage['total']:,} {stage['unit']}"
+            console.print(words, highlight=False)
+    if campaign["message"]:
+        console.print(campaign["message"], highlight=False, soft_wrap=True)
 
 
 def _table(title: str, lines: list[list[str]]) -> Table:

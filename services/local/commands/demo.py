@@ -133,7 +133,7 @@ def _run(
         show_ingest(console, list(gateway.submit(questions, campaign.id)))
     if campaign.status == "failed":
         words = f"The campaign {name} had failed in {campaign.stage}; trying again. The reason was: {campaign.message}"
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
+        console.print(words, highlight=False, soft_wrap=True)
         campaign = gateway.resume(campaign.id)
     campaign = _watch(console, gateway, campaign, demo)
     _show_report(console, gateway, campaign, directory)

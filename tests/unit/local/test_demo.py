@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from examples.demos import RECIPES
@@ -18,6 +17,7 @@ from services.local.cli import app
 from services.local.client import Gateway
 from services.local.commands import demo
 from services.local.directory import DataDirectory
+from services.local.rendering import terminal
 from services.local.state import ProcessState, ProcessStatus, StackState, StackStatus
 from shared.contracts.campaigns import Campaign, CampaignStatus
 from tests.unit.local.samples import campaign, report
@@ -40,7 +40,7 @@ def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: 
     directory, output = DataDirectory.at(tmp_path), StringIO()
     questions = tmp_path / "questions.ndjson"
     questions.write_text("{}\n")
-    console = Console(file=output, width=200)
+    console = terminal(output)
     with Gateway("http://gateway", "hw_key", httpx.MockTransport(answer)) as gateway:
         ended = demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, questions)
     assert asked == ["campaigns", "questions", "resume", "report"]
