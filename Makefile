@@ -8,11 +8,13 @@ RECIPE ?= tiny
 SEED ?= 0
 DATA ?= .headwater
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
-UV_TORCH_BACKEND ?= cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.headwater-setup
+# The build of torch is in the stamp's name: another build is another set-up, and the one that is there stays until another is named.
+STAMPS := $(VENV)/.headwater-setup-
+UV_TORCH_BACKEND ?= $(or $(patsubst $(STAMPS)%,%,$(firstword $(wildcard $(STAMPS)*))),cpu)
+STAMP := $(STAMPS)$(UV_TORCH_BACKEND)
 # uv does not read pip's settings; a folder of wheels configured there is where torch is found offline.
 FIND_LINKS = $(shell echo "$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null || true)}")
 UV_PIP = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps $(addprefix --find-links ,$(FIND_LINKS))
@@ -30,7 +32,8 @@ $(STAMP): requirements/locked.txt requirements/torch.txt pyproject.toml
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==0.13.9
 	@echo "Installing the pinned requirements into $(VENV) (a minute or two the first time)"
-	@$(UV_PIP) $(if $(FIND_LINKS),,--torch-backend=$(UV_TORCH_BACKEND)) -r requirements/torch.txt
+	@rm -f $(STAMPS)*
+	@$(UV_PIP) $(if $(FIND_LINKS),,--torch-backend=$(UV_TORCH_BACKEND)) $(if $(wildcard $@),,--reinstall-package torch) -r requirements/torch.txt
 	@$(UV_PIP) -r requirements/locked.txt
 	@$(UV_PIP) --no-build-isolation --editable .
 	@touch $@
