@@ -4,9 +4,11 @@ The environment says *where* (shared.settings); the recipe says *what*.
 """
 
 from enum import StrEnum
+from itertools import pairwise
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.contracts.base import Contract, TeacherKeyName, Text
 from shared.contracts.generation import SamplingParameters
@@ -42,6 +44,13 @@ class TeacherRecipe(Contract):
             raise ValueError("a teacher of kind 'openai' needs both 'url' and 'model'")
         return self
 
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not (url.lower().startswith(("http://", "https://")) and urlsplit(url).hostname):
+            raise ValueError("must be an http(s) address with a host, such as https://host/v1")
+        return url
+
 
 class TeachRecipe(Contract):
     """teach: who answers how many questions, and what full-format trajectories SFT-0 is made of.
@@ -63,7 +72,10 @@ class TeachRecipe(Contract):
 
 
 class ProbeRecipe(Contract):
-    """K responses per question: `probe` by SFT-0 for the full QA pool, `reprobe` by SFT-1, since "hard" is relative."""
+    """K responses per question: `probe` by SFT-0 for the full QA pool, `reprobe` by SFT-1, since "hard" is relative.
+
+    `fraction` is of the training questions; `probe` also asks every held-out one, for metrics by level.
+    """
 
     k: int = Field(default=8, ge=2, le=64)
     sampling: SamplingParameters = SamplingParameters(temperature=0.7)
@@ -226,3 +238,14 @@ class Recipe(Contract):
     eval: EvalRecipe = EvalRecipe()
     minimum_train_questions: int = Field(default=100, ge=1, description="the campaign waits until so many came in")
     minimum_eval_questions: int = Field(default=50, ge=0)
+
+    @model_validator(mode="after")
+    def _adapters_agree(self) -> "Recipe":
+        stages = (("sft0", self.sft0.lora), ("sft1", self.sft1.lora), ("rl", self.rl.lora))
+        for (before, adapter), (after, lora) in pairwise(stages):
+            if adapter and lora and (adapter.rank, adapter.alpha) != (lora.rank, lora.alpha):
+                raise ValueError(
+                    f"{after}.lora has rank {lora.rank} and alpha {lora.alpha}, but {after} trains on the adapter of {before}, "
+                    f"which has {adapter.rank} and {adapter.alpha}: use the same in both, or leave [{after}.lora] out to merge it"
+                )
+        return self

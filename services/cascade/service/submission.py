@@ -90,7 +90,8 @@ def _detail(error: dict[str, Any], *, toml: bool) -> ProblemDetail:
     key = ".".join(shown)
     if error["type"] == "extra_forbidden":
         return ProblemDetail(field=key, reason="unknown_key", message=_unknown_key(path, shown))
-    sentence = f"'{key}' is missing" if error["type"] == "missing" else f"'{key}': {error['msg']}"
+    reason = error["msg"].removeprefix("Value error, ")
+    sentence = f"'{key}' is missing" if error["type"] == "missing" else f"'{key}': {reason}" if key else reason
     return ProblemDetail(field=key or None, reason=error["type"], message=f"{sentence}.")
 
 

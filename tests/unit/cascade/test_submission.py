@@ -18,6 +18,11 @@ from shared.errors import HeadwaterError
         ("[sft0.lora]\nrnk = 1", "sft0.lora.rnk", "did you mean 'sft0.lora.rank'?"),
         ("[teach.teacher]\nzzzzz = 1", "teach.teacher.zzzzz", "the keys there are kind, url, model, api_key_env."),
         ("[sft0]\nsteps = 0", "sft0.steps", "greater than or equal to 1"),
+        ("[rl]\nwatermark_groups = 1", "rl", "'rl': rl needs watermark_groups >= groups_per_step"),
+        ("[teach.teacher]\nurl = 'host/v1'", "teach.teacher.url", "must be an http(s) address with a host"),
+        ("[teach.teacher]\nurl = 'ftp://host/v1'", "teach.teacher.url", "must be an http(s) address with a host"),
+        ("[teach.teacher]\nurl = 'https:///v1'", "teach.teacher.url", "must be an http(s) address with a host"),
+        ("[teach.teacher]\nurl = 'https://[::1/v1'", "teach.teacher.url", "IPv6"),
     ],
 )
 def test_a_wrong_key_is_named_by_its_path_with_the_nearest_one(toml: str, field: str, hint: str):
@@ -27,6 +32,26 @@ def test_a_wrong_key_is_named_by_its_path_with_the_nearest_one(toml: str, field:
     assert refused.value.details[0].field == field
     assert field in refused.value.message
     assert hint in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("toml", "refused"),
+    [
+        ("[sft0.lora]\n[sft1.lora]\n[rl.lora]", None),
+        ("[sft0.lora]\nrank = 8\n[rl.lora]\nrank = 16", None),
+        ("[sft0.lora]\nrank = 8\n[sft1.lora]\nrank = 16", "sft1.lora has rank 16 and alpha 64"),
+        ("[sft1.lora]\n[rl.lora]\nalpha = 16", "leave [rl.lora] out to merge it"),
+    ],
+)
+def test_an_adapter_is_trained_on_with_its_own_rank_and_alpha(toml: str, refused: str | None):
+    body = f'name = "x"\n{toml}'.encode()
+    if refused is None:
+        parse(body, TOML_TYPE)
+        return
+    with pytest.raises(HeadwaterError) as error:
+        parse(body, TOML_TYPE)
+    assert error.value.details[0].field is None
+    assert refused in error.value.message
 
 
 def test_json_paths_are_those_of_the_json():
