@@ -1,8 +1,9 @@
 r"""Integer arithmetic without parentheses (`+`, `-`, `*`), as reasoning-gym's chain_sum and basic_arithmetic ask it.
 
 A worked solution has one step a line, left to right, products before the sums that need them:
-`12+7=19\n19-5=14\n\boxed{14}`. Confirmative verification undoes the steps from the answer and compares what is left with the first
-term: `14+5=19\n19-7=12\n12=12`. Division and parentheses are not read: the functions then answer None.
+`12+7=19\n19-5=14\n\boxed{14}`. Confirmative verification takes the terms away from the answer again, in the same order, and nothing
+may be left: `14-12=2\n2-7=-5\n-5+5=0`. Its steps are not those of the solution, so they cannot be copied from there, and the verdict
+is read off its last number. Division and parentheses are not read: the functions then answer None.
 """
 
 import re
@@ -14,7 +15,6 @@ from shared.trajectories.domains.domain import Domain, conclude, recompute
 from shared.trajectories.segments import boxed_answer
 
 _OPERATIONS = {"+": add, "-": sub, "*": mul}
-_INVERSE = {"+": "-", "-": "+"}
 _EXPRESSION = re.compile(r"-?\d+(?:\s*[+\-*]\s*-?\d+)+")
 _OPERAND = re.compile(r"\s*([+\-*]?)\s*(-?\d+)")
 _STEP = re.compile(r"(-?\d+)([+\-*])(-?\d+)=(-?\d+)")
@@ -67,11 +67,11 @@ def confirm(question: str, answer: str) -> str | None:
         return None
     lines: list[str] = []
     left = int(answer)
-    for term in reversed(terms[1:]):
-        left = _step(left, _INVERSE[term.sign], _product(term, lines), lines)
-    first = _product(terms[0], lines)
-    lines.append(f"{left}={first}" if left == first else f"{left}!={first}")
-    return conclude("\n".join(lines), left == first)
+    for term in terms:
+        value = _product(term, lines)
+        taken_away = (term.sign == "+") == (value >= 0)
+        left = _step(left, "-" if taken_away else "+", abs(value), lines)
+    return conclude("\n".join(lines), left == 0)
 
 
 def slip(solution: str, rng: Random) -> str | None:

@@ -14,7 +14,7 @@ TOKENIZER = make_tokenizer()
 ANSWER = assemble(
     [
         Round("12+7=19\n19-5=13\n\\boxed{13}", "13+5=18\n18-7=11\n11!=12\nTherefore, the answer is incorrect."),
-        Round("12+7=19\n19-5=14\n\\boxed{14}", "14+5=19\n19-7=12\n12=12\nTherefore, the answer is correct."),
+        Round("12+7=19\n19-5=14\n\\boxed{14}", "14-12=2\n2-7=-5\n-5+5=0\nTherefore, the answer is correct."),
     ]
 ).text
 

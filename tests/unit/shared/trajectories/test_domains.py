@@ -68,8 +68,9 @@ def test_a_slip_is_wrong_and_looks_like_a_solution(case: tuple[str, int], seed: 
 def test_the_texts_are_the_documented_ones() -> None:
     assert ARITHMETIC.solve("Calculate 12+7-5.", None) == "12+7=19\n19-5=14\n\\boxed{14}"
     assert ARITHMETIC.solve("2 + 3 * 4 - 5", None) == "3*4=12\n2+12=14\n14-5=9\n\\boxed{9}"
-    assert ARITHMETIC.confirm("12 + 7 - 5 =", "14") == ("14+5=19\n19-7=12\n12=12\nTherefore, the answer is correct.")
-    assert ARITHMETIC.confirm("12 + 7 - 5 =", "15") == ("15+5=20\n20-7=13\n13!=12\nTherefore, the answer is incorrect.")
+    assert ARITHMETIC.confirm("12 + 7 - 5 =", "14") == ("14-12=2\n2-7=-5\n-5+5=0\nTherefore, the answer is correct.")
+    assert ARITHMETIC.confirm("-3 - 2 * 4", "11") == ("11+3=14\n2*4=8\n14+8=22\nTherefore, the answer is incorrect.")
+    assert ARITHMETIC.confirm("12 + 7 - 5 =", "15") == ("15-12=3\n3-7=-4\n-4+5=1\nTherefore, the answer is incorrect.")
 
 
 @pytest.mark.parametrize("question", ["", "what?", "7", "8 / 2 + 1", "(1 + 2) * 3", "1.5 + 2", "1 + 2 and 3 + 4"])
