@@ -44,3 +44,12 @@ def choose_ports(wanted: Mapping[str, int] = DEFAULT_PORTS) -> dict[str, int]:
         for probe in held:
             probe.close()
     return chosen
+
+
+def unusual_ports(ports: Mapping[str, int]) -> tuple[str, ...]:
+    """A sentence for each process that does not listen where it usually does."""
+    return tuple(
+        f"Port {DEFAULT_PORTS[name]} is in use: {name} listens on {port} this time."
+        for name, port in ports.items()
+        if port != DEFAULT_PORTS[name]
+    )

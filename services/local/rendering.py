@@ -68,6 +68,9 @@ def show_status(console: Console, state: StackState, directory: DataDirectory) -
             f"{memory / (1 << 20):,.0f} MB" if memory else "",
         )
     console.print(table)
+    if not state.urls:
+        console.print("the model is being made or downloaded", highlight=False)
+        return
     lines = (
         f"gateway {state.urls['gateway']} (API key: {directory.api_key})",
         f"Flower  {state.urls['flower']} (user headwater, password: {directory.secret_file('flower_password')})",

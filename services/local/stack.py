@@ -22,7 +22,7 @@ from services.local import orphans, postgres, resources
 from services.local.directory import DataDirectory
 from services.local.engine import make_model
 from services.local.errors import LocalError
-from services.local.ports import DEFAULT_PORTS, choose_ports
+from services.local.ports import choose_ports, unusual_ports
 from services.local.processes import StackSettings, process_table
 from services.local.state import StackState, StackStatus, exclusive, load_state
 from services.local.supervisor import Supervisor
@@ -62,7 +62,6 @@ def serve(options: UpOptions, output: TextIO | None) -> None:
 
 
 def _new_state(options: UpOptions, last: StackState | None) -> StackState:
-    ports = choose_ports()
     model, seed = (last.remembered_model, last.remembered_seed) if last else ("tiny", 0)
     return StackState(
         run_id=uuid.uuid4().hex,
@@ -72,8 +71,6 @@ def _new_state(options: UpOptions, last: StackState | None) -> StackState:
         seed=seed if options.seed is None else options.seed,
         remembered_model=model,
         remembered_seed=seed,
-        urls={name: f"http://127.0.0.1:{port}" for name, port in ports.items() if name not in ("postgres", "valkey")},
-        ports=ports,
     )
 
 
@@ -110,13 +107,17 @@ def _prepare(directory: DataDirectory, state: StackState, output: TextIO | None)
     model = make_model(state.model, directory, state.seed)
     password = directory.secret("postgres_password")
     postgres.initialise(directory.postgres, password)
-    for name, port in state.ports.items():
-        if port != DEFAULT_PORTS[name] and output is not None:
-            print(f"Port {DEFAULT_PORTS[name]} is in use: {name} listens on {port} this time.", file=output, flush=True)
+    ports = state.ports = choose_ports()  # last: while a model is downloaded others may take one
+    state.urls = {
+        name: f"http://127.0.0.1:{port}" for name, port in ports.items() if name not in ("postgres", "valkey")
+    }
+    if output is not None:
+        for sentence in unusual_ports(ports):
+            print(sentence, file=output, flush=True)
     return StackSettings(
         directory=directory,
         model=model,
-        ports=state.ports,
+        ports=ports,
         postgres_password=password,
         service_token=directory.secret("service_token"),
         flower_password=directory.secret("flower_password"),

@@ -58,7 +58,10 @@ class ProcessState:
 
 @dataclass
 class StackState:
-    """What `run/state.json` holds. `remembered_…`: the model that last was ready with all the rest; the next start takes it."""
+    """What `run/state.json` holds. `ports` and `urls` are empty until the model is there.
+
+    `remembered_…`: the model that last was ready with all the rest; the next start takes it.
+    """
 
     run_id: str
     supervisor_pid: int

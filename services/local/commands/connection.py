@@ -22,7 +22,7 @@ def gateway(data_dir: Path) -> Gateway:
     """The gateway of HEADWATER_GATEWAY_URL and HEADWATER_API_KEY, else of the stack that runs on the data directory.
 
     Raises:
-        LocalError: nothing runs there, or there is no key.
+        LocalError: nothing runs there yet, or there is no key.
     """
     from services.local.client import Gateway
     from services.local.stack import running
@@ -35,6 +35,10 @@ def gateway(data_dir: Path) -> Gateway:
             raise LocalError(
                 f"Headwater does not run on {directory.root}: start it with `headwater up`, "
                 "or name a gateway with HEADWATER_GATEWAY_URL."
+            )
+        if not state.urls:
+            raise LocalError(
+                f"Headwater on {directory.root} still prepares its model; `headwater status` says when it is up."
             )
         url = state.urls["gateway"]
     return Gateway(url, api_key(directory))

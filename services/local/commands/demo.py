@@ -100,6 +100,7 @@ def _wait(
 ) -> StackState:
     """The stack, when all of it is ready. It must serve the demo's model."""
     from services.local import stack
+    from services.local.ports import unusual_ports
 
     shown: set[str] = set()
 
@@ -116,6 +117,8 @@ def _wait(
                 console.print(f"  {len(shown):>2} of {len(state.processes)} {name}", highlight=False)
 
     state = stack.wait_until_running(directory, supervisor, show)
+    for sentence in unusual_ports(state.ports):
+        console.print(sentence, highlight=False)
     console.print(
         f"gateway {state.urls['gateway']}, Flower {state.urls['flower']}, logs {directory.logs}", highlight=False
     )

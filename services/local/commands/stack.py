@@ -46,6 +46,7 @@ def up(
 
 
 def _detach(options: UpOptions) -> None:
+    from services.local.ports import unusual_ports
     from services.local.stack import start_detached, wait_until_running
 
     console = terminal()
@@ -59,6 +60,8 @@ def _detach(options: UpOptions) -> None:
                 console.print(f"{len(seen):>2} of {len(state.processes)}  {process.name}", highlight=False)
 
     state = wait_until_running(options.directory, supervisor, show)
+    for sentence in unusual_ports(state.ports):
+        console.print(sentence, highlight=False)
     console.print(f"Headwater is up: {state.urls['gateway']} (stop it with `headwater down`)", highlight=False)
 
 

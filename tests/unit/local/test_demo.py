@@ -81,3 +81,14 @@ def test_sigterm_ends_the_demo_as_ctrl_c_does_and_it_says_what_goes_on(tmp_path:
     assert waiting.returncode == 130
     last = "\nStopping. The same command goes on from here.\nleft running; stop it with `headwater down`\n"
     assert said.endswith(last)
+
+
+def test_the_demo_says_which_ports_are_in_use(tmp_path: Path):
+    directory, output, pid = DataDirectory.at(tmp_path), StringIO(), os.getpid()
+    directory.create()
+    urls = {"gateway": "http://127.0.0.1:9", "flower": "http://127.0.0.1:5555"}
+    state = StackState("r", pid, orphans.started_at(pid), "tiny", status=StackStatus.RUNNING, urls=urls)
+    state.ports = {"gateway": 9, "flower": 5555}
+    state.save(directory)
+    demo._wait(terminal(output), directory, None, RECIPES["tiny"], 0)
+    assert output.getvalue().startswith("Port 8400 is in use: gateway listens on 9 this time.\ngateway http")

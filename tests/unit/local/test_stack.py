@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from services.local import orphans, stack
+from services.local import orphans, postgres, resources, stack
+from services.local.cli import app
 from services.local.directory import DataDirectory
 from services.local.engine import EngineModel
 from services.local.errors import LocalError
+from services.local.ports import DEFAULT_PORTS
 from services.local.stack import UpOptions
 from services.local.state import StackState, StackStatus, exclusive, load_state
 
@@ -49,12 +53,57 @@ def test_it_starts_with_what_last_was_ready_unless_told_otherwise(
     (starting,) = seen
     assert starting is not None, "others see it while it prepares"
     assert (starting.status, starting.model, starting.seed) == (StackStatus.STARTING, *chosen)
-    assert starting.urls["gateway"].startswith("http://127.0.0.1:")
     failed = load_state(directory)
     assert failed is not None
     assert (failed.status, failed.error) == (StackStatus.FAILED, "no such model")
     assert (failed.remembered_model, failed.remembered_seed) == ("smollm2", 3), "what cannot be had is not remembered"
     assert orphans.MARK not in os.environ
+
+
+def test_ports_are_chosen_when_the_model_is_there(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
+    done: list[str] = []
+
+    def make_model(name: str, _: DataDirectory, __: int) -> EngineModel:
+        done.append("model")
+        return EngineModel(name, "/models/tiny")
+
+    def choose_ports() -> dict[str, int]:
+        done.append("ports")
+        return {**DEFAULT_PORTS, "gateway": 9}
+
+    monkeypatch.setattr(stack, "make_model", make_model)
+    monkeypatch.setattr(stack, "choose_ports", choose_ports)
+    monkeypatch.setattr(postgres, "initialise", lambda *_: None)
+    monkeypatch.setattr(resources, "available_memory_bytes", lambda: 0)
+    output = StringIO()
+    with pytest.raises(LocalError, match="Not enough memory"):
+        stack.serve(UpOptions(directory), output)
+    assert done == ["model", "ports"]
+    assert output.getvalue() == "Port 8400 is in use: gateway listens on 9 this time.\n"
+    state = load_state(directory)
+    assert state is not None
+    assert state.urls["gateway"] == "http://127.0.0.1:9"
+
+
+def test_up_detached_says_which_ports_are_in_use(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
+    pid, urls = os.getpid(), {"gateway": "http://127.0.0.1:9"}
+    state = StackState("r", pid, orphans.started_at(pid), "tiny", status=StackStatus.RUNNING, urls=urls)
+    state.ports = {"gateway": 9, "pool": 8401}
+    state.save(directory)
+    monkeypatch.setattr(stack, "start_detached", lambda _: None)
+    result = CliRunner().invoke(app, ["up", "--detach", "--data-dir", str(directory.root)])
+    first, second = result.stdout.splitlines()
+    assert first == "Port 8400 is in use: gateway listens on 9 this time."
+    assert second.startswith("Headwater is up: http://127.0.0.1:9")
+
+
+def test_while_the_model_is_made_there_are_no_addresses_yet(directory: DataDirectory):
+    pid = os.getpid()
+    StackState("r", pid, orphans.started_at(pid), "tiny").save(directory)
+    status = CliRunner().invoke(app, ["status", "--data-dir", str(directory.root)])
+    assert (status.exit_code, "the model is being made or downloaded" in status.stdout) == (0, True)
+    listed = CliRunner().invoke(app, ["campaign", "list", "--data-dir", str(directory.root)])
+    assert (listed.exit_code, "still prepares its model" in listed.stderr) == (1, True)
 
 
 def test_a_new_directory_has_the_tiny_model(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
