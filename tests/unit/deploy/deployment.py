@@ -135,7 +135,10 @@ def kubernetes_processes(documents: list[dict[str, Any]]) -> dict[str, Process]:
 def _kubernetes_process(name: str, container: dict[str, Any], config: Mapping[str, Mapping[str, str]]) -> Process:
     environment: dict[str, str] = {}
     for source in container.get("envFrom", []):
-        environment |= config[source["configMapRef"]["name"]]
+        if "secretRef" in source:
+            assert source["secretRef"]["optional"], "of what it holds nothing is known here"
+        else:
+            environment |= config[source["configMapRef"]["name"]]
     own: dict[str, str] = {}
     for entry in container.get("env", []):
         # As kubelet does: a value may name what stands before it in the list.

@@ -81,7 +81,22 @@ def test_the_overlay_makes_the_one_secret_everybody_names(rendered: dict[str, Do
 
 def test_no_secret_is_in_the_repository():
     assert "secrets.env" in (ROOT / "k8s" / ".gitignore").read_text().splitlines()
-    assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
+    assert {".env", "teacher.env"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+def test_only_generation_has_a_place_for_keys_of_teachers_and_it_may_be_empty(documents: Documents):
+    services = compose_file()["services"]
+    assert {name: service["env_file"] for name, service in services.items() if "env_file" in service} == {
+        "generation": [{"path": "teacher.env", "required": False}]
+    }
+    secrets = {
+        workload["metadata"]["name"]: source["secretRef"]
+        for workload in workloads(documents)
+        for container in containers(workload)
+        for source in container.get("envFrom", [])
+        if "secretRef" in source
+    }
+    assert secrets == {"generation": {"name": "teacher", "optional": True}}
 
 
 def test_nobody_is_root(documents: Documents):
