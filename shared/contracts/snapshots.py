@@ -46,7 +46,8 @@ class Snapshot(Contract):
     """A snapshot. `uri`: a Parquet file, columns `question_id, question, text, segments [start, end, kind, trained], rounds`.
 
     `text` is the response; `segments` tile it; `trained` is the S2R mask (1 = contributes to the loss).
-    `dropped`: questions left out, counted by named reason. `content_hash`: sha256 of the Parquet file.
+    `dropped`: questions left out, counted by named reason. `content_hash`: sha256 of the Parquet file. A snapshot that is
+    `ready` without rows is no failure of the builder: `dropped` says why.
     """
 
     id: UUID

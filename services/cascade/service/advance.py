@@ -15,7 +15,7 @@ from services.cascade.models import CampaignRow, StageRow
 from services.cascade.repository import UNFINISHED, CampaignRepository
 from services.cascade.service.plan import PROBES, after, work_of
 from services.cascade.service.progress import abandon
-from services.cascade.service.stage import Context, StageHaltedError, Work, halted_by, waiting
+from services.cascade.service.stage import Context, StageHaltedError, WayOut, Work, halted_by, waiting
 from shared.contracts.campaigns import CampaignStatus, StageName, StageStatus
 from shared.contracts.questions import PoolCounts, QuestionState
 from shared.contracts.recipe import Recipe
@@ -125,11 +125,15 @@ class Advancer:
         if halt.status is not CampaignStatus.FAILED:
             return
         stage.status, stage.finished_at = StageStatus.FAILED, self._now()
-        campaign.message = (
-            f"{halt.sentence.rstrip('.')}; then resume it with `headwater campaign resume {campaign.name}` "
-            f"(POST /v1/campaigns/{campaign.name}/resume)."
-        )
+        campaign.message = f"{halt.sentence.rstrip('.')}; {_WAYS_OUT[halt.way_out].format(name=campaign.name)}."
         log.error("campaign %s failed in %s: %s", campaign.name, stage.name, campaign.message)
+
+
+_WAYS_OUT = {
+    WayOut.RESUME: "then resume it with `headwater campaign resume {name}` (POST /v1/campaigns/{name}/resume)",
+    WayOut.ANOTHER_CAMPAIGN: "a campaign's recipe never changes, so create another one with `headwater campaign create` "
+    "(POST /v1/campaigns)",
+}
 
 
 def _states(counts: PoolCounts) -> dict[str, int]:

@@ -6,11 +6,14 @@ from uuid import UUID
 
 from services.cascade.models import StageRow
 from services.cascade.service.progress import RUN_ENDED, show_run
-from services.cascade.service.stage import Context, failed
+from services.cascade.service.stage import Context, WayOut, failed
 from shared.contracts.campaigns import StageName
 from shared.contracts.orders import OrderIn, OrderPurpose, QuestionSelection
 from shared.contracts.questions import QuestionState
-from shared.contracts.runs import Run, RunIn, RunMethod, RunState
+from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
+
+# Ends that would only repeat themselves: the trainer's sentence names what to change in the recipe.
+_RECIPE_FAILURES = (RunFailure.OUT_OF_MEMORY, RunFailure.NOT_A_NUMBER)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ class ReinforcementRun:
         there = ", ".join(f"{counts[state]} {state}" for state in QuestionState if counts[state]) or "none at all"
         raise failed(
             f"RL has nothing to learn from: no question is {' or '.join(states)} for the newest policy (there are: {there}); "
-            "start a campaign whose recipe widens rl.states or moves the router's thresholds"
+            "widen rl.states or move the router's thresholds",
+            WayOut.ANOTHER_CAMPAIGN,
         )
 
 
@@ -129,7 +133,10 @@ def _publish(stage: StageRow, run: Run) -> bool:
     if run.state is RunState.CANCELLED:
         raise failed(f"Run '{run.key}' was cancelled")
     if run.state is RunState.FAILED:
-        raise failed(f"Run '{run.key}' failed ({run.failure or 'no reason given'}) at step {run.step}: {run.message}")
+        raise failed(
+            f"Run '{run.key}' failed ({run.failure or 'no reason given'}) at step {run.step}: {run.message}",
+            WayOut.ANOTHER_CAMPAIGN if run.failure in _RECIPE_FAILURES else WayOut.RESUME,
+        )
     if run.policy_id is None:
         raise failed(f"Run '{run.key}' succeeded without publishing a policy")
     stage.policy_id = run.policy_id

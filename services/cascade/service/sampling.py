@@ -130,7 +130,7 @@ def _check_finished(order: Order, recipe: Recipe) -> None:
 
 
 _NO_QUESTION = {
-    OrderPurpose.TEACH: "no training question fits the teacher; submit some with a 'solution', or use a teacher of kind 'openai'",
+    OrderPurpose.TEACH: "no training question fits the teacher; submit some with a 'solution'",
     OrderPurpose.PROBE: "submit training questions (split 'train')",
     OrderPurpose.EVAL: "submit held-out questions (split 'eval')",
     OrderPurpose.ROLLOUT: "submit training questions (split 'train')",

@@ -5,7 +5,7 @@ from typing import Any
 
 from services.cascade.models import StageRow
 from services.cascade.service.progress import show_snapshot
-from services.cascade.service.stage import Context, failed
+from services.cascade.service.stage import Context, WayOut, failed
 from shared.contracts.campaigns import StageName
 from shared.contracts.snapshots import SnapshotIn, SnapshotRecipe, SnapshotStatus
 
@@ -51,6 +51,8 @@ class Building:
             raise failed(f"Snapshot '{snapshot.key}' could not be built: {snapshot.error or 'no reason was given'}")
         if not snapshot.rows:
             raise failed(
-                f"Snapshot '{snapshot.key}' has no rows to train on ({stage.detail or 'its order has no groups'})"
+                f"Snapshot '{snapshot.key}' has no rows to train on ({stage.detail or 'its order has no scored answer'}), "
+                "and the same answers would give none again",
+                WayOut.ANOTHER_CAMPAIGN,
             )
         return True

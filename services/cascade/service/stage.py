@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -15,13 +16,25 @@ from shared.errors import HeadwaterError
 _PASSING_STATUSES = (401, 403, 408, 425, 429)
 
 
-class StageHaltedError(Exception):
-    """The stage cannot go on: `waiting` until a later sweep finds the cause gone, or `failed` until a person resumes it."""
+# What the recipe says, judged by a peer that knows more than the recipe does.
+_RECIPE_REFUSALS = frozenset({"address_invalid"})
 
-    def __init__(self, status: CampaignStatus, sentence: str) -> None:
+
+class WayOut(StrEnum):
+    """What a person does about a definite failure: resume when the cause is mended, or change what a campaign never changes."""
+
+    RESUME = "resume"
+    ANOTHER_CAMPAIGN = "another-campaign"
+
+
+class StageHaltedError(Exception):
+    """The stage cannot go on: `waiting` until a later sweep finds the cause gone, or `failed` until a person acts."""
+
+    def __init__(self, status: CampaignStatus, sentence: str, way_out: WayOut = WayOut.RESUME) -> None:
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
+        self.way_out = way_out
 
 
 def waiting(sentence: str) -> StageHaltedError:
@@ -29,9 +42,9 @@ def waiting(sentence: str) -> StageHaltedError:
     return StageHaltedError(CampaignStatus.WAITING, sentence)
 
 
-def failed(sentence: str) -> StageHaltedError:
-    """A definite failure; `sentence` says the cause and the way out."""
-    return StageHaltedError(CampaignStatus.FAILED, sentence)
+def failed(sentence: str, way_out: WayOut = WayOut.RESUME) -> StageHaltedError:
+    """A definite failure; `sentence` says the cause and what to change."""
+    return StageHaltedError(CampaignStatus.FAILED, sentence, way_out)
 
 
 def halted_by(error: HeadwaterError, stage: StageName) -> StageHaltedError:
@@ -39,7 +52,8 @@ def halted_by(error: HeadwaterError, stage: StageName) -> StageHaltedError:
     if error.status >= 500 or error.status in _PASSING_STATUSES:
         return waiting(f"Stage {stage} waits: {error.message.rstrip('.')}; trying again.")
     details = "; ".join(detail.message for detail in error.details)
-    return failed(f"Stage {stage} was refused: {error.message}{f' ({details})' if details else ''}")
+    way_out = WayOut.ANOTHER_CAMPAIGN if error.code in _RECIPE_REFUSALS else WayOut.RESUME
+    return failed(f"Stage {stage} was refused: {error.message}{f' ({details})' if details else ''}", way_out)
 
 
 @dataclass(frozen=True)

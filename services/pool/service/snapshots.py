@@ -110,10 +110,6 @@ class Snapshots:
             responses = [row async for row in groups.trainable(session, request.order_id)]
         replay = await self._replay(request)
         data, built = await asyncio.to_thread(_render, request, responses, replay)
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(built.dropped.items()))
-        if not built.rows:
-            message = f"Snapshot {request.key!r} has no rows: {len(responses)} scored responses ({reasons or 'none'})."
-            raise HeadwaterError("empty_snapshot", message)
         content_hash = rows.content_hash(data)
         uri = f"{self._artifacts_url}/snapshots/{snapshot_id}-{content_hash[:12]}.parquet"
         await asyncio.to_thread(_write, uri, data)

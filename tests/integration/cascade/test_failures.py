@@ -12,7 +12,7 @@ from shared.contracts.questions import PoolCounts
 from shared.contracts.recipe import Recipe
 from shared.contracts.runs import RunState
 from shared.contracts.snapshots import SnapshotStatus
-from shared.errors import ConflictError
+from shared.errors import ConflictError, HeadwaterError
 from tests.integration.cascade.conftest import Walk
 from tests.integration.cascade.world import CrashError, World, is_teach
 
@@ -126,6 +126,14 @@ def _rl_cancelled(world: World) -> None:
     world.run_end = lambda run: (RunState.CANCELLED, "") if run.rl else (RunState.SUCCEEDED, "")
 
 
+def _address_refused(world: World) -> None:
+    def refuse(name: str, method: str, path: str) -> None:
+        if (method, path) == ("POST", "/v1/policies"):
+            raise HeadwaterError("address_invalid", "The address has a query; name one such as https://host/v1.", 422)
+
+    world.before = refuse
+
+
 def _nothing_hard(world: World) -> None:
     world.counts = world.counts.model_copy(update={"hard": 0})
 
@@ -133,6 +141,7 @@ def _nothing_hard(world: World) -> None:
 @pytest.mark.parametrize(
     ("sabotage", "stage", "sentence"),
     [
+        (_address_refused, StageName.REGISTER, "Stage register was refused: The address has a query"),
         (_other_model, StageName.REGISTER, "restart with headwater up --model tiny"),
         (_no_solutions, StageName.TEACH, "submit some with a 'solution'"),
         (_some_dead, StageName.EVAL_BASE, "gave up 2 of its 10 questions, more than 10%"),
@@ -140,7 +149,7 @@ def _nothing_hard(world: World) -> None:
         (_teacher_goes_down, StageName.TEACH, "http://teacher:9/v1 answered 4 of 10 questions: check that it is up"),
         (_teacher_unreachable, StageName.TEACH, "The teacher cannot be used: http://teacher:9/v1 does not answer"),
         (_snapshot_fails, StageName.DISTILL, "the disk is full"),
-        (_snapshot_empty, StageName.DISTILL, "has no rows"),
+        (_snapshot_empty, StageName.DISTILL, "has no rows to train on (its order has no scored answer)"),
         (_sft_fails, StageName.SFT_0, "failed (out_of_memory) at step 2: batch_size 32 needs 9 GB"),
         (_rl_cancelled, StageName.RL, "Run 'rl' was cancelled"),
         (
@@ -150,7 +159,7 @@ def _nothing_hard(world: World) -> None:
         ),
     ],
 )
-async def test_a_definite_failure_is_one_sentence_and_can_be_resumed(
+async def test_a_definite_failure_is_one_sentence_with_its_way_out_and_can_be_resumed(
     campaigns: Campaigns, world: World, walk: Walk, sabotage: Callable[[World], None], stage: StageName, sentence: str
 ):
     has_teacher = sabotage in (_teacher_down, _teacher_goes_down, _teacher_unreachable)
@@ -162,7 +171,10 @@ async def test_a_definite_failure_is_one_sentence_and_can_be_resumed(
     failed = await walk(campaign)
     assert (failed.status, failed.stage) == (CampaignStatus.FAILED, stage), failed.message
     assert sentence in failed.message
-    way_out = "then resume it with `headwater campaign resume doomed` (POST /v1/campaigns/doomed/resume)."
+    if sabotage in (_address_refused, _snapshot_empty, _sft_fails, _nothing_hard):
+        way_out = "; a campaign's recipe never changes, so create another one with `headwater campaign create` (POST /v1/campaigns)."
+    else:
+        way_out = "; then resume it with `headwater campaign resume doomed` (POST /v1/campaigns/doomed/resume)."
     assert failed.message.endswith(way_out)
     assert failed.stages[list(StageName).index(stage)].status is StageStatus.FAILED
     assert all(order.state is not OrderState.OPEN for order in world.orders.values())
