@@ -68,6 +68,8 @@ def show_status(console: Console, state: StackState, directory: DataDirectory) -
             f"{memory / (1 << 20):,.0f} MB" if memory else "",
         )
     console.print(table)
+    if state.warning:
+        console.print(state.warning, highlight=False, soft_wrap=True)
     if not state.urls:
         console.print("the model is being made or downloaded", highlight=False)
         return

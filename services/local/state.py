@@ -60,7 +60,8 @@ class ProcessState:
 class StackState:
     """What `run/state.json` holds. `ports` and `urls` are empty until the model is there.
 
-    `remembered_…`: the model that last was ready with all the rest; the next start takes it.
+    `error`: why it ended; `warning`: why its work may stand still. `remembered_…`: the model that last was ready with all the
+    rest; the next start takes it.
     """
 
     run_id: str
@@ -72,6 +73,7 @@ class StackState:
     remembered_seed: int = 0
     status: StackStatus = StackStatus.STARTING
     error: str | None = None
+    warning: str = ""
     urls: dict[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, ProcessState] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 Invariant: when `run` returns or raises, no process it started lives. Back-off doubles from 0.5 s to 30 s; a process that
 dies more often than the limit within the window, or again and again before it is ready, stops everything, with its name
-and last words. A full disk stops nothing: the state in memory goes on. Limit: one event
+and last words. A full disk stops nothing: it is said, and the state in memory goes on. Limit: one event
 loop in the main thread (PR_SET_PDEATHSIG follows the thread that started a child).
 """
 
@@ -12,11 +12,12 @@ import asyncio
 import signal
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
-from services.local import orphans
+from services.local import orphans, resources
 from services.local.child import Child, describe_exit
 from services.local.directory import DataDirectory
 from services.local.errors import LocalError
@@ -76,11 +77,15 @@ class Supervisor:
         *,
         output: TextIO | None = None,
         limit: RestartLimit | None = None,
+        check_disk: Callable[[Path], None] = resources.check_disk,
+        disk_interval_s: float = 10,
     ) -> None:
         self._specs = {spec.name: spec for spec in specs}
         self._directory = directory
         self._state = state
         self._limit = limit or RestartLimit()
+        self._check_disk = check_disk
+        self._disk_interval_s = disk_interval_s
         names = ["headwater", *self._specs]
         stream = Prefixed(names, output)
         self._own_log = ProcessLog("headwater", directory.logs, stream)
@@ -125,17 +130,19 @@ class Supervisor:
     async def _keep_all(self) -> None:
         keepers = {asyncio.create_task(self._keep(spec), name=spec.name) for spec in self._specs.values()}
         announcer = asyncio.create_task(self._announce())
+        watcher = asyncio.create_task(self._watch_disk())
         stopper = asyncio.create_task(self._must_stop.wait())
-        waiting = {stopper, announcer, *keepers}
+        helpers = (stopper, announcer, watcher)
+        waiting = {*helpers, *keepers}
         try:
             while waiting and not self._must_stop.is_set():
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:
-            for task in (stopper, announcer, *keepers):
+            for task in (*helpers, *keepers):
                 task.cancel()
-            await asyncio.gather(stopper, announcer, *keepers, return_exceptions=True)
+            await asyncio.gather(*helpers, *keepers, return_exceptions=True)
 
     async def _announce(self) -> None:
         began = time.monotonic()
@@ -144,6 +151,19 @@ class Supervisor:
         self._state.remembered_model, self._state.remembered_seed = self._state.model, self._state.seed
         self._save(StackStatus.RUNNING)
         self._say(f"all {len(self._ready)} processes are ready after {time.monotonic() - began:.0f} s")
+
+    async def _watch_disk(self) -> None:
+        """Say it once when the disk is nearly full: work that stands still then has its reason."""
+        while True:
+            before, self._state.warning = self._state.warning, ""
+            try:
+                self._check_disk(self._directory.root)
+            except (LocalError, OSError) as error:
+                self._state.warning = before or f"{error} Until then work may stand still."
+            if self._state.warning != before:
+                self._say(self._state.warning or "the disk has room again")
+                self._save()
+            await asyncio.sleep(self._disk_interval_s)
 
     async def _keep(self, spec: ProcessSpec) -> None:
         for name in spec.depends_on:

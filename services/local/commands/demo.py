@@ -138,20 +138,26 @@ def _run(
         words = f"The campaign {name} had failed in {campaign.stage}; trying again. The reason was: {campaign.message}"
         console.print(words, highlight=False, soft_wrap=True)
         campaign = gateway.resume(campaign.id)
-    campaign = _watch(console, gateway, campaign, demo)
+    campaign = _watch(console, directory, gateway, campaign, demo)
     _show_report(console, gateway, campaign, directory)
     return campaign
 
 
-def _watch(console: Console, gateway: Gateway, campaign: Campaign, demo: Demo) -> Campaign:
-    """Show the campaign until it has ended. A gateway that is being restarted is waited for."""
+def _watch(console: Console, directory: DataDirectory, gateway: Gateway, campaign: Campaign, demo: Demo) -> Campaign:
+    """Show the campaign until it has ended, and what its processes warn of. A gateway that is being restarted is waited for."""
     from services.local.client import UnreachableError
     from services.local.progress import CampaignProgress
+    from services.local.state import load_state
 
-    answered_at = time.monotonic()
+    answered_at, said = time.monotonic(), ""
     with CampaignProgress(console, demo.stage_seconds) as progress:
         while campaign.status in ("waiting", "running"):
             progress.show(campaign)
+            state = load_state(directory)
+            warning = state.warning if state else ""
+            if warning and warning != said:
+                console.print(warning, highlight=False, soft_wrap=True)
+            said = warning
             time.sleep(POLL_INTERVAL_S)
             try:
                 campaign = gateway.campaign(str(campaign.id))

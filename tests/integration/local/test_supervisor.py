@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import errno
 import io
+import itertools
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -207,3 +209,29 @@ async def test_a_full_disk_stops_nothing_and_keeps_nothing_alive(
         await until(lambda: process.pid != first and process.status is ProcessStatus.READY)
     assert state.status is StackStatus.STOPPED
     assert told.getvalue().count("cannot be saved (No space left on device)") == 1
+
+
+async def test_a_disk_that_fills_up_is_said_once_and_stops_nothing(directory: DataDirectory, state: StackState):
+    told, looks, is_full = io.StringIO(), itertools.count(), False
+
+    def check_disk(place: Path) -> None:
+        if is_full:
+            raise LocalError(f"The disk of {place} has 0.{next(looks)} GB free and Headwater wants 2 GB: free some.")
+
+    worker = [python("worker", SLEEPS)]
+    supervisor = Supervisor(worker, directory, state, output=told, check_disk=check_disk, disk_interval_s=0.01)
+    task = asyncio.create_task(supervisor.run())
+    await until(lambda: state.status is StackStatus.RUNNING)
+    assert state.warning == ""
+    is_full = True
+    await until(lambda: next(looks) > 5)
+    saved = load_state(directory)
+    assert saved is not None
+    assert saved.warning.startswith(f"The disk of {directory.root} has 0.")
+    is_full = False
+    await until(lambda: state.warning == "")
+    supervisor.stop()
+    await task
+    assert told.getvalue().count("Headwater wants 2 GB: free some. Until then work may stand still") == 1
+    assert told.getvalue().count("the disk has room again") == 1
+    assert state.status is StackStatus.STOPPED

@@ -92,3 +92,18 @@ def test_the_demo_says_which_ports_are_in_use(tmp_path: Path):
     state.save(directory)
     demo._wait(terminal(output), directory, None, RECIPES["tiny"], 0)
     assert output.getvalue().startswith("Port 8400 is in use: gateway listens on 9 this time.\ngateway http")
+
+
+def test_the_demo_says_why_its_processes_may_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "POLL_INTERVAL_S", 0)
+    answers = [*(CampaignStatus.RUNNING for _ in range(3)), CampaignStatus.SUCCEEDED]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=campaign(answers.pop(0)).model_dump_json())
+
+    directory, output = DataDirectory.at(tmp_path), StringIO()
+    directory.create()
+    StackState("r", 1, "1", "tiny", warning="The disk of the moon is nearly full.").save(directory)
+    with Gateway("http://gateway", "hw_key", httpx.MockTransport(answer)) as gateway:
+        demo._watch(terminal(output), directory, gateway, campaign(), RECIPES["tiny"])
+    assert output.getvalue().count("The disk of the moon is nearly full.") == 1

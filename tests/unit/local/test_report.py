@@ -94,10 +94,11 @@ def test_status_shows_the_addresses_and_where_their_keys_are(tmp_path: Path):
     directory.secret("flower_password")
     urls = {"gateway": "http://127.0.0.1:8400", "flower": "http://127.0.0.1:5555"}
     processes = {"pool": ProcessState("pool", ProcessStatus.READY), "engine": ProcessState("engine")}
-    state = StackState("run", 1, "2", "tiny", urls=urls, processes=processes)
+    state = StackState("run", 1, "2", "tiny", urls=urls, processes=processes, warning="The disk is nearly full.")
     show_status(Console(file=output, width=80, markup=False), state, directory)
     lines = output.getvalue().splitlines()
     assert [words in output.getvalue() for words in ("ready", "waiting")] == [True, True]
+    assert "The disk is nearly full." in lines
     assert f"gateway http://127.0.0.1:8400 (API key: {tmp_path}/api_key)" in lines
     password = tmp_path / "secrets" / "flower_password"
     assert password.exists()
