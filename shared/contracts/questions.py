@@ -78,6 +78,7 @@ class RefusalReason(StrEnum):
     BLANK = "blank"
     TOO_LARGE = "too_large"
     EVAL_LEAK = "eval_leak"
+    CONFLICT = "conflict"
     NOT_A_MAPPING = "not_a_mapping"
 
 

@@ -128,6 +128,12 @@ async def by_ids(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, Quest
     return {row.id: row for row in (await session.execute(statement)).scalars()}
 
 
+async def answers(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The reference answers of stored questions."""
+    statement = select(QuestionRow.id, QuestionRow.answer).where(QuestionRow.id.in_(ids))
+    return {row.id: row.answer for row in await session.execute(statement)}
+
+
 async def unusable(session: AsyncSession, campaign_id: UUID) -> set[UUID]:
     """The quarantined and retracted questions of a campaign."""
     statement = select(QuestionRow.id).where(

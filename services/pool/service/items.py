@@ -48,7 +48,7 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
         )
     for field, content in value.items():
         if "\0" in field or (isinstance(content, str) and "\0" in content):
-            name = _shown(field)
+            name = shown(field)
             return _refuse(item, RefusalReason.NUL_CHARACTER, f"has a NUL character in '{name}'; remove it", name)
     for field in _TEXT_FIELDS:
         content = value.get(field)
@@ -58,7 +58,7 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
         return QuestionIn.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        field = _shown(".".join(str(part) for part in first["loc"]))
+        field = shown(".".join(str(part) for part in first["loc"]))
         return _refuse(
             item, RefusalReason.INVALID_FIELD, _field_message(first["type"], field, first["msg"], value), field
         )
@@ -68,14 +68,14 @@ def _field_message(error_type: str, field: str, message: str, value: dict[str, A
     if error_type == "missing":
         kind = value.get("kind", "math")
         kind = kind if isinstance(kind, str) else type(kind).__name__
-        need = f" (a question of kind '{_shown(kind)}' is judged by its reference answer)" if field == "answer" else ""
+        need = f" (a question of kind '{shown(kind)}' is judged by its reference answer)" if field == "answer" else ""
         return f"has no '{field}'{need}; add it"
     if error_type == "extra_forbidden":
         return f"has an unknown field '{field}'; known are {', '.join(QuestionIn.model_fields)}"
     return f"has a wrong '{field}': {message[:300]}"
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """What somebody sent, in a form that every answer can carry."""
     return ascii(text)[1:-1][:MAX_SHOWN_CHARACTERS]
 

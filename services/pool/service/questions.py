@@ -1,7 +1,7 @@
 """Questions come in: item by item, in chunks of one transaction each, so that a bad item stops nothing."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -109,19 +109,22 @@ class Questions:
             await self._quarantine_leaked(session, campaign_id, [item.text_hash for item in evals], deltas)
             trains = {line: item for line, item in new.items() if item.question.split is Split.TRAIN}
             leaked = await questions.eval_hashes(session, campaign_id, [item.text_hash for item in trains.values()])
-            leaks = [_leak(line) for line, item in trains.items() if item.text_hash in leaked]
+            leaks = {line: _leak(line) for line, item in trains.items() if item.text_hash in leaked}
             clean = _distinct([item for item in trains.values() if item.text_hash not in leaked])
             inserted_trains = await questions.insert_new(session, campaign_id, clean)
+            accepted = len(inserted_evals) + len(inserted_trains)
+            known = {line: item for line, item in new.items() if line not in leaks}
+            conflicts = await _conflicts(session, known) if accepted < len(known) else []
+            refused = (*refusals, *leaks.values(), *conflicts)
             for split, inserted in ((Split.EVAL, inserted_evals), (Split.TRAIN, inserted_trains)):
                 for name in Standing(split, QuestionState.CANDIDATE).counted_as():
                     deltas.add(campaign_id, name, len(inserted))
-            for refusal in (*refusals, *leaks):
+            for refusal in refused:
                 deltas.add(campaign_id, f"refused:{refusal.reason}")
             await deltas.write(session)
-        accepted = len(inserted_evals) + len(inserted_trains)
         report.accepted += accepted
-        report.duplicate += len(chunk) - len(leaks) - accepted
-        report.refuse([*refusals, *leaks])
+        report.duplicate += len(known) - len(conflicts) - accepted
+        report.refuse(refused)
 
     async def _quarantine_leaked(
         self, session: AsyncSession, campaign_id: UUID, hashes: Sequence[bytes], deltas: counters.Deltas
@@ -174,6 +177,26 @@ def _distinct(new: Sequence[NewQuestion]) -> list[NewQuestion]:
     for item in new:
         first.setdefault(item.id, item)
     return list(first.values())
+
+
+async def _conflicts(session: AsyncSession, known: Mapping[int, NewQuestion]) -> list[Refusal]:
+    """Refusals of items whose question is stored, by now, with another answer: the one that came first stays."""
+    answers = await questions.answers(session, [item.id for item in known.values()])
+    return [
+        _conflict(line, answers[item.id])
+        for line, item in known.items()
+        if identity.normal_text(item.question.answer) != identity.normal_text(answers[item.id])
+    ]
+
+
+def _conflict(line: int, stored: str) -> Refusal:
+    return Refusal(
+        line=line,
+        field="answer",
+        reason=RefusalReason.CONFLICT,
+        message=f"Item {line} is stored already with the answer '{items.shown(stored)}', and a stored question never changes; "
+        "leave the item out, or start another campaign if the stored answer is wrong.",
+    )
 
 
 def _leak(line: int) -> Refusal:

@@ -111,6 +111,29 @@ async def test_in_one_submission_the_eval_question_wins(pool: PoolClient):
     assert (report["accepted"], report["refusals"][0]["line"], report["refusals"][0]["reason"]) == (1, 1, "eval_leak")
 
 
+async def test_another_answer_to_a_stored_question_is_refused_and_the_same_one_is_a_duplicate(pool: PoolClient):
+    await pool.submit([{"question": "Stored", "answer": "14"}])
+    report = await pool.submit(
+        [
+            {"question": " Stored ", "answer": " 14"},
+            {"question": "Stored", "answer": "15"},
+            {"question": "New", "answer": "1"},
+            {"question": "New", "answer": "2"},
+            {"question": "Stored", "answer": "15", "kind": "numeric"},
+        ]
+    )
+    assert (report["accepted"], report["duplicate"], report["refused"]) == (2, 1, 2)
+    assert [(refusal["line"], refusal["field"], refusal["reason"]) for refusal in report["refusals"]] == [
+        (2, "answer", "conflict"),
+        (4, "answer", "conflict"),
+    ]
+    assert report["refusals"][0]["message"].startswith("Item 2 is stored already with the answer '14'")
+    stored = await pool.execute("SELECT answer FROM pool.questions ORDER BY position")
+    assert [row.answer for row in stored] == ["14", "1", "15"]
+    [(counted,)] = await pool.execute("SELECT sum(value) FROM pool.counters WHERE name = 'refused:conflict'")
+    assert counted == 2
+
+
 async def test_thousands_go_in_and_counters_equal_the_rows(pool: PoolClient):
     assert (await pool.submit(1500))["accepted"] == 1500
     assert (await pool.submit(1600))["duplicate"] == 1500
