@@ -79,6 +79,7 @@ class RefusalReason(StrEnum):
     TOO_LARGE = "too_large"
     EVAL_LEAK = "eval_leak"
     CONFLICT = "conflict"
+    REFERENCE_UNPARSEABLE = "reference_unparseable"
     NOT_A_MAPPING = "not_a_mapping"
 
 

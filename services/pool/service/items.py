@@ -6,10 +6,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.pool.service.lines import MAX_ITEM_BYTES, Item
-from shared.contracts.questions import QuestionIn, Refusal, RefusalReason
+from shared.answers import is_readable
+from shared.contracts.questions import QuestionIn, QuestionKind, Refusal, RefusalReason
 
 MAX_SHOWN_CHARACTERS = 100
 _TEXT_FIELDS = ("question", "answer", "solution")
+_REFERENCES = {
+    QuestionKind.NUMERIC: "a number, such as 12, -3.5 or 1/3",
+    QuestionKind.EXACT: "a text that is more than punctuation",
+    QuestionKind.CHOICE: "the letter or digit of a choice, such as B or (B)",
+}
 
 
 def read(item: Item) -> QuestionIn | Refusal:
@@ -55,13 +61,22 @@ def _question(item: Item, value: Any) -> QuestionIn | Refusal:
         if isinstance(content, str) and not content.strip():
             return _refuse(item, RefusalReason.BLANK, f"has a blank {field!r}; write it or leave the item out", field)
     try:
-        return QuestionIn.model_validate(value)
+        question = QuestionIn.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = shown(".".join(str(part) for part in first["loc"]))
         return _refuse(
             item, RefusalReason.INVALID_FIELD, _field_message(first["type"], field, first["msg"], value), field
         )
+    if is_readable(question.kind, question.answer):
+        return question
+    return _refuse(
+        item,
+        RefusalReason.REFERENCE_UNPARSEABLE,
+        f"has the answer '{shown(question.answer)}', which nothing of kind '{question.kind}' can be judged against; "
+        f"write {_REFERENCES[question.kind]}, or name another kind",
+        "answer",
+    )
 
 
 def _field_message(error_type: str, field: str, message: str, value: dict[str, Any]) -> str:

@@ -1,14 +1,10 @@
-"""Exact answers: the same text after normalising (NFKC, case, white space, outer punctuation, `\\text{}` and `$`)."""
-
-import re
-import unicodedata
+"""Exact answers: the same text after normalising."""
 
 from services.verification.kinds.judgement import Judgement, scored, unscored
+from shared.answers import normalise
 from shared.contracts.verdicts import UnscoredReason
 
 VERIFIER = "exact@1"
-_WRAPPER = re.compile(r"^\\(?:text|textbf|textit|mathrm|mathbf|boxed)\s*\{(.*)\}$", re.DOTALL)
-_OUTER = " \t\r\n.,;:!?\"'`$*"
 
 
 def judge(reference: str, answer: str) -> Judgement:
@@ -17,11 +13,3 @@ def judge(reference: str, answer: str) -> Judgement:
     if not wanted:
         return unscored(UnscoredReason.REFERENCE_UNPARSEABLE)
     return scored(normalise(answer) == wanted)
-
-
-def normalise(text: str) -> str:
-    """The form that is compared."""
-    text = unicodedata.normalize("NFKC", text).strip(_OUTER)
-    if match := _WRAPPER.match(text):
-        text = match[1].strip(_OUTER)
-    return " ".join(text.casefold().split())
