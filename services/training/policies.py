@@ -202,7 +202,7 @@ def _check_rank(policy: Policy, config: Any, lora: LoraRecipe) -> None:
         raise _bad_model(
             policy,
             f"its adapter has rank {config.r} and alpha {config.lora_alpha}, the recipe says {lora.rank} and "
-            f"{lora.alpha}; use the same in every stage, or lora = null to merge it",
+            f"{lora.alpha}; use the same in every stage, or leave 'lora' out to merge it",
         )
 
 
