@@ -28,6 +28,17 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
     }
 
 
+def by_length(micro_batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The same rows in as many micro-batches of one size, the longest first, so that `trim` leaves little padding."""
+    whole = {name: torch.cat([batch[name] for batch in micro_batches]) for name in micro_batches[0]}
+    order = whole["attention_mask_B_T"].sum(dim=1).argsort(descending=True, stable=True)
+    size = len(order) // len(micro_batches)
+    return [
+        {name: tensor[order[start : start + size]] for name, tensor in whole.items()}
+        for start in range(0, len(order), size)
+    ]
+
+
 def trim(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Cut the columns that are padding in every row of a micro-batch."""
     tokens = max(int(batch["attention_mask_B_T"].sum(dim=1).max()), 2)

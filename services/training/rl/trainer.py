@@ -20,7 +20,7 @@ from services.training.rl.advantages import BatchBaseline, RunningBaseline
 from services.training.rl.batches import UNTRAINED, plan_batch
 from services.training.rl.losses import Statistics, clipped_surrogate, kl_advantages, statistics, token_kl
 from services.training.rl.source import BatchSource
-from services.training.rl.tensors import pad_rows, trim
+from services.training.rl.tensors import by_length, pad_rows, trim
 from services.training.sft.order import micro_batch_size
 from services.training.sft.rows import IGNORED
 from shared.contracts.recipe import RlRecipe
@@ -37,6 +37,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
     checkpointed: Callable[[int], None]
     resumed: Callable[[int], None]
     _statistics: list[Statistics]
+    _buffered_inputs: list[dict[str, Tensor]]
 
     def checkpoint_is_due(self, step: int) -> bool:
         """A version is published from a checkpoint, so that a published version is never trained again differently."""
@@ -61,6 +62,15 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         self.attempt.tokens += int(tensors["attention_mask_B_T"].sum())
         self._remember()
         return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
+        """The next micro-batch. TRL shuffles a step's rows before it cuts them; here rows of like length go together."""
+        is_first = self._step % self.args.steps_per_generation == 0
+        inputs: dict[str, Tensor] = super()._prepare_inputs(generation_batch)
+        if is_first:
+            self._buffered_inputs = by_length(self._buffered_inputs)
+            inputs = self._buffered_inputs[0]
+        return inputs
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """The loss of one micro-batch; the weights of a whole batch sum to 1, so micro-batches add up."""

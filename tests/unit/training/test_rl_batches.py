@@ -1,6 +1,7 @@
 """Leased groups to rows: what is trained on, what is left out, and to which action a token belongs."""
 
 from collections.abc import Sequence
+from random import Random
 from uuid import UUID
 
 import pytest
@@ -9,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.training.rl.advantages import BatchBaseline
-from services.training.rl.batches import UNTRAINED, plan_batch, token_actions
+from services.training.rl.batches import UNTRAINED, Row, plan_batch, token_actions
 from services.training.rl.rewards import action_rewards
-from services.training.rl.tensors import pad_rows, trim
+from services.training.rl.tensors import by_length, pad_rows, trim
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason
 from shared.contracts.orders import Group, ResponseIn
@@ -171,3 +172,26 @@ def test_padding_adds_rows_that_contribute_nothing_and_aligns_every_column() -> 
     short = trim({name: tensor[:2] for name, tensor in batch.items()})
     assert short["input_ids_B_T"].shape == (2, 5)
     assert torch.equal(pad_rows([], 0, 3)["weights_B_A"], torch.zeros(3, 1))
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.integers(1, 4), st.randoms())
+def test_micro_batches_by_length_hold_the_same_rows_the_longest_first(
+    lengths: list[int], micro_batches: int, random: Random
+) -> None:
+    rows = [
+        Row([1], [number + 2] * length, [0.0] * length, [0] * length, [1.0], [1 / len(lengths)])
+        for number, length in enumerate(lengths)
+    ]
+    whole = pad_rows(rows, 0, micro_batches)
+    count = len(whole["weights_B_A"])
+    shuffled = torch.tensor(random.sample(range(count), count))
+    cut = [{name: tensor[part] for name, tensor in whole.items()} for part in shuffled.split(count // micro_batches)]
+    ordered = by_length(cut)
+    assert [len(batch["weights_B_A"]) for batch in ordered] == [count // micro_batches] * micro_batches
+    together = {name: torch.cat([batch[name] for batch in ordered]) for name in whole}
+    tokens = together["attention_mask_B_T"].sum(dim=1).tolist()
+    assert tokens == sorted(tokens, reverse=True)
+    for name, tensor in whole.items():
+        assert sorted(map(repr, together[name].tolist())) == sorted(map(repr, tensor.tolist()))
+    is_row = together["weights_B_A"][:, 0] > 0
+    assert torch.equal(together["input_ids_B_T"].bool()[is_row], together["attention_mask_B_T"].bool()[is_row])
