@@ -28,7 +28,7 @@ RECIPES: Mapping[str, Demo] = {
     "tiny": Demo(
         model="tiny",
         recipe=RECIPES_DIRECTORY / "tiny.toml",
-        questions="examples.questions.arithmetic --count 1600 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5",
+        questions="examples.questions.arithmetic --count 4000 --eval-count 600 --max-digits 1 --min-terms 3 --max-terms 5",
         stage_seconds={
             StageName.REGISTER: 1,
             StageName.EVAL_BASE: 39,
