@@ -241,7 +241,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
         bottoms = [bottom + count for bottom, count in zip(bottoms, counts, strict=True)]
     right.set_title("Training questions by level (1 easy, 5 hard)")
     if probes:
-        right.legend(fontsize="small")
+        right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.suptitle(f"Campaign {report['campaign']['name']}")
     try:
         figure.savefig(path, dpi=130)
