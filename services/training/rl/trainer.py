@@ -36,6 +36,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
     reference: Reference | None
     checkpointed: Callable[[int], None]
     resumed: Callable[[int], None]
+    _is_empty: bool
     _statistics: list[Statistics]
     _buffered_inputs: list[dict[str, Tensor]]
 
@@ -57,7 +58,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         plan = plan_batch(batch.groups, self.recipe.level, self.baseline, self.source.policy_version)
         for name, value in (plan.metrics | {"wait_s": waited_s, "dropped_stale": float(batch.dropped_stale)}).items():
             self._metrics["train"][name].append(value)
-        self._statistics = []
+        self._statistics, self._is_empty = [], not plan.rows
         tensors = pad_rows(plan.rows, self._tokenizer.pad_token_id, self.args.gradient_accumulation_steps)
         self.attempt.tokens += int(tensors["attention_mask_B_T"].sum())
         self._remember()
@@ -91,6 +92,13 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         )
         self._statistics.append(statistics(ratios_B_A, clipped_B_A, weights_B_A, kl_B_T, actions_B_T))
         return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """The norm; after a batch that teaches nothing no gradient is left, or the optimiser would go on with its momentum."""
+        norm = super()._clip_grad_norm(model)
+        if self._is_empty:
+            model.zero_grad()
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's ratio, clip and KL figures."""

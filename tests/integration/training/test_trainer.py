@@ -95,8 +95,11 @@ def sft_run(campaign_id: UUID, peers: FakePeers, model: Path, directory: Path, k
     )
 
 
-def rollouts(model_directory: Path, count: int, k: int) -> list[Group]:
-    """Groups as the pool hands them out, the log-probabilities computed with the start policy itself."""
+def rollouts(model_directory: Path, count: int, k: int, right_every: int = 2) -> list[Group]:
+    """Groups as the pool hands them out, the log-probabilities computed with the start policy itself.
+
+    One answer in `right_every` is right; 1: all are.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -107,7 +110,7 @@ def rollouts(model_directory: Path, count: int, k: int) -> list[Group]:
         prompt_ids = tokenise_prompt(tokenizer, f"Calculate {number}+2.")
         responses = []
         for sample in range(k):
-            right = sample % 2 == 0
+            right = sample % right_every == 0
             built = trajectory(number, right=right)
             encoded = tokenizer(built.text, add_special_tokens=False, return_offsets_mapping=True)
             token_ids = [*encoded["input_ids"], tokenizer.eos_token_id]
@@ -223,6 +226,30 @@ async def test_rl_run_of_the_whole_model_at_outcome_level(
     assert metrics[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-4)
     assert metrics[1]["kl"] == pytest.approx(0.0, abs=1e-6)
     assert metrics[2]["kl"] > 0
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+async def test_rl_step_on_groups_of_equal_rewards_moves_no_weight(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    campaign_id: UUID,
+    optimizer: Optimizer,
+) -> None:
+    """The first step gives the optimiser a momentum; the second batch teaches nothing."""
+    telling = await asyncio.to_thread(rollouts, tiny_model, 2, 4)
+    peers.waiting = [*telling, *await asyncio.to_thread(rollouts, tiny_model, 2, 4, 1)]
+    recipe = rl_run(campaign_id, peers, tiny_model, lora=None, steps=2, optimizer=optimizer, weight_decay=0.1)
+    run = await create(database, recipe)
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert done.state is RunState.SUCCEEDED, done.message
+    first = next(policy for policy in peers.policies.values() if policy.name == "rl-step-1")
+    last = peers.policies[done.policy_id] if done.policy_id else None
+    assert last is not None
+    assert first.content_hash == last.content_hash
+    assert first.content_hash != peers.policies[recipe.start_policy_id].content_hash
 
 
 async def test_rl_run_without_rollouts_fails_with_no_progress(
