@@ -2,7 +2,7 @@ r"""Integer arithmetic without parentheses (`+`, `-`, `*`), as reasoning-gym's c
 
 A worked solution has one step a line, left to right, products before the sums that need them:
 `12+7=19\n19-5=14\n\boxed{14}`. Confirmative verification takes the terms away from the answer again, in the same order, and nothing
-may be left: `14-12=2\n2-7=-5\n-5+5=0`. Its steps are not those of the solution, so they cannot be copied from there, and the verdict
+may be left: `14-12=2\n2-7=-5\n-5+5=0`. Its sums are not those of the solution, so they cannot be copied from there, and the verdict
 is read off its last number. Division and parentheses are not read: the functions then answer None.
 """
 
