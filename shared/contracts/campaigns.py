@@ -2,9 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import InitErrorDetails
 
 from shared.contracts.base import Contract
 from shared.contracts.metrics import OrderMetrics
@@ -12,11 +15,43 @@ from shared.contracts.questions import PoolCounts
 from shared.contracts.recipe import Recipe
 
 
+def _require_address(url: str | None) -> None:
+    if url is not None and not (url.lower().startswith(("http://", "https://")) and urlsplit(url).hostname):
+        raise ValueError("must be an http(s) address with a host, such as https://host/v1")
+
+
 class CampaignIn(Contract):
-    """POST /v1/campaigns. Idempotent by name: the same name and recipe give the same campaign, another recipe is a conflict."""
+    """POST /v1/campaigns. Idempotent by name: the same name and recipe give the same campaign, another recipe is a conflict.
+
+    Its checks judge what comes in; a `Campaign` that was stored before one of them stays readable.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")
     recipe: Recipe = Recipe()
+
+    @field_validator("recipe")
+    @classmethod
+    def _teacher_has_address(cls, recipe: Recipe) -> Recipe:
+        url = recipe.teach.teacher.url
+        try:
+            _require_address(url)
+        except ValueError as error:
+            where = ("teach", "teacher", "url")
+            problem = InitErrorDetails(type="value_error", loc=where, input=url, ctx={"error": error})
+            raise ValidationError.from_exception_data(cls.__name__, [problem]) from error
+        return recipe
+
+    @field_validator("recipe")
+    @classmethod
+    def _adapters_agree(cls, recipe: Recipe) -> Recipe:
+        stages = (("sft0", recipe.sft0.lora), ("sft1", recipe.sft1.lora), ("rl", recipe.rl.lora))
+        for (before, adapter), (after, lora) in pairwise(stages):
+            if adapter and lora and (adapter.rank, adapter.alpha) != (lora.rank, lora.alpha):
+                raise ValueError(
+                    f"{after}.lora has rank {lora.rank} and alpha {lora.alpha}, but {after} trains on the adapter of {before}, "
+                    f"which has {adapter.rank} and {adapter.alpha}: use the same in both, or leave [{after}.lora] out to merge it"
+                )
+        return recipe
 
 
 class CampaignStatus(StrEnum):
@@ -73,9 +108,11 @@ class Stage(Contract):
     finished_at: datetime | None = None
 
 
-class Campaign(CampaignIn):
+class Campaign(Contract):
     """A campaign and where it stands. `message`: what it waits for or why it failed, and what to do."""
 
+    name: str
+    recipe: Recipe
     id: UUID
     status: CampaignStatus
     stage: StageName

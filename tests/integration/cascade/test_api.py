@@ -1,14 +1,19 @@
 """The campaigns API over HTTP."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import httpx
 import pytest
 import pytest_asyncio
 
 from services.cascade.main import create_app
+from services.cascade.repository import CampaignRepository
 from services.cascade.service.advance import Advancer
-from shared.contracts.campaigns import Campaign, Report, StageName
+from services.cascade.service.plan import NAMES
+from shared.contracts.campaigns import Campaign, CampaignIn, Report, StageName
+from shared.contracts.recipe import LoraRecipe, Recipe, RlRecipe, SftRecipe, TeacherRecipe, TeachRecipe
+from shared.db import Database
 from shared.settings import Settings
 from tests.integration.cascade.world import World
 
@@ -76,6 +81,24 @@ async def test_bad_campaigns_are_refused_with_a_sentence(http: httpx.AsyncClient
     assert nul.status_code == 422
     assert (await http.post("/v1/campaigns", content=b"{}" + b" " * (1 << 20))).status_code == 413
     assert not world.campaigns
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(teach=TeachRecipe(teacher=TeacherRecipe(url="host/v1"))),
+        Recipe(sft1=SftRecipe(lora=LoraRecipe(rank=8)), rl=RlRecipe(lora=LoraRecipe(rank=16))),
+    ],
+)
+async def test_a_stored_recipe_that_would_be_refused_today_stays_readable(
+    http: httpx.AsyncClient, database: Database, recipe: Recipe
+):
+    async with database.transaction() as session:
+        await CampaignRepository(session).insert(uuid4(), CampaignIn.model_construct(name="old", recipe=recipe), NAMES)
+    listed = await http.get("/v1/campaigns")
+    assert [Campaign.model_validate(one).recipe for one in listed.json()] == [recipe]
+    again = await http.post("/v1/campaigns", json={"name": "new", "recipe": recipe.model_dump(mode="json")})
+    assert again.status_code == 422
 
 
 async def test_report_cancel_and_health(http: httpx.AsyncClient):

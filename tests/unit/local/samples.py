@@ -15,6 +15,7 @@ from shared.contracts.campaigns import (
 )
 from shared.contracts.metrics import Estimate, OrderMetrics, TrajectoryMetrics
 from shared.contracts.questions import PoolCounts
+from shared.contracts.recipe import Recipe
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NUMBER = UUID("00000000-0000-0000-0000-000000000001")
@@ -69,7 +70,15 @@ def campaign(status: CampaignStatus = CampaignStatus.RUNNING) -> Campaign:
     )
     pending = Stage(name=StageName.BUILD, status=StageStatus.PENDING)
     stages = (done, running, pending)
-    return Campaign(name="tiny-seed0", id=NUMBER, status=status, stage=StageName.SFT_0, stages=stages, created_at=NOW)
+    return Campaign(
+        name="tiny-seed0",
+        recipe=Recipe(),
+        id=NUMBER,
+        status=status,
+        stage=StageName.SFT_0,
+        stages=stages,
+        created_at=NOW,
+    )
 
 
 def report() -> Report:
