@@ -32,7 +32,7 @@ $(STAMP): requirements/locked.txt requirements/torch.txt pyproject.toml
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==0.13.9
 	@echo "Installing the pinned requirements into $(VENV) (a minute or two the first time)"
-	@rm -f $(STAMPS)*
+	@rm -f $(filter-out $@,$(wildcard $(STAMPS)*))
 	@$(UV_PIP) $(if $(FIND_LINKS),,--torch-backend=$(UV_TORCH_BACKEND)) $(if $(wildcard $@),,--reinstall-package torch) -r requirements/torch.txt
 	@$(UV_PIP) -r requirements/locked.txt
 	@$(UV_PIP) --no-build-isolation --editable .

@@ -23,14 +23,16 @@ def test_another_build_of_torch_is_installed_after_a_set_up_and_stays(tmp_path: 
     assert "uv pip install" not in commands(tmp_path, UV_TORCH_BACKEND="cpu")
     again = commands(tmp_path, UV_TORCH_BACKEND="cu130")
     assert "--torch-backend=cu130 --reinstall-package torch" in again, "torch 2.13.0+cpu is torch 2.13.0 to uv"
-    assert f"rm -f {tmp_path}/.headwater-setup-*" in again
+    assert f"rm -f {cpu}\n" in again
     cpu.rename(tmp_path / ".headwater-setup-cu130")
     assert "uv pip install" not in commands(tmp_path)
 
 
 def test_torch_stays_when_only_the_requirements_changed(tmp_path: Path):
-    stamp = tmp_path / ".headwater-setup-cpu"
+    stamp = tmp_path / ".headwater-setup-cu130"
     stamp.touch()
     os.utime(stamp, (0, 0))
-    assert "uv pip install" in commands(tmp_path)
-    assert "--reinstall-package" not in commands(tmp_path)
+    again = commands(tmp_path)
+    assert "uv pip install" in again
+    assert "--reinstall-package" not in again
+    assert "rm -f \n" in again, "an installation that is interrupted forgets no build"
