@@ -108,7 +108,11 @@ def load_state(directory: DataDirectory) -> StackState | None:
         name: ProcessState(**process | {"status": ProcessStatus(process["status"])})
         for name, process in content.pop("processes").items()
     }
-    return StackState(**content | {"status": StackStatus(content["status"]), "processes": processes})
+    remembered = {
+        "remembered_model": content["model"],
+        "remembered_seed": content["seed"],
+    }  # of a file that has none yet
+    return StackState(**remembered | content | {"status": StackStatus(content["status"]), "processes": processes})
 
 
 @contextmanager

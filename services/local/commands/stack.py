@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="tiny, smollm2, a directory, or a hub model. Default: as last time, else tiny."),
+    typer.Option(
+        "--model", help="tiny, smollm2, a directory, or a hub model. Default: as it last was ready, else tiny."
+    ),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of the tiny model's first weights. Default: as last time, else 0.")
+    int | None,
+    typer.Option("--seed", help="Seed of the tiny model's first weights. Default: as it last was ready, else 0."),
 ]
 
 

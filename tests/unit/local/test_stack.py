@@ -1,5 +1,6 @@
 """Starting: as the last time, visible to others from the beginning, and ended however early it is told to."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from services.local.engine import EngineModel
 from services.local.errors import LocalError
 from services.local.ports import DEFAULT_PORTS
 from services.local.stack import UpOptions
-from services.local.state import StackState, StackStatus, exclusive, load_state
+from services.local.state import StackState, StackStatus, exclusive, load_state, state_file
 
 
 @pytest.fixture
@@ -58,6 +59,16 @@ def test_it_starts_with_what_last_was_ready_unless_told_otherwise(
     assert (failed.status, failed.error) == (StackStatus.FAILED, "no such model")
     assert (failed.remembered_model, failed.remembered_seed) == ("smollm2", 3), "what cannot be had is not remembered"
     assert orphans.MARK not in os.environ
+
+
+def test_a_state_file_that_remembers_nothing_yet_has_the_model_that_it_ran_with(directory: DataDirectory):
+    ended("tiny", 0).save(directory)
+    content = json.loads(state_file(directory).read_text())
+    del content["remembered_model"], content["remembered_seed"]
+    state_file(directory).write_text(json.dumps(content))
+    state = load_state(directory)
+    assert state is not None
+    assert (state.remembered_model, state.remembered_seed) == ("larger", 9)
 
 
 def test_ports_are_chosen_when_the_model_is_there(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
