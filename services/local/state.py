@@ -110,8 +110,8 @@ def load_state(directory: DataDirectory) -> StackState | None:
     }
     remembered = {
         "remembered_model": content["model"],
-        "remembered_seed": content["seed"],
-    }  # of a file that has none yet
+        "remembered_seed": content.get("seed", 0),
+    }  # where it has none yet
     return StackState(**remembered | content | {"status": StackStatus(content["status"]), "processes": processes})
 
 

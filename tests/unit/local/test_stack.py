@@ -61,14 +61,21 @@ def test_it_starts_with_what_last_was_ready_unless_told_otherwise(
     assert orphans.MARK not in os.environ
 
 
-def test_a_state_file_that_remembers_nothing_yet_has_the_model_that_it_ran_with(directory: DataDirectory):
+@pytest.mark.parametrize(
+    ("missing", "seed"),
+    [(("remembered_model", "remembered_seed"), 9), (("remembered_model", "remembered_seed", "seed"), 0)],
+)
+def test_a_state_file_that_remembers_nothing_yet_has_the_model_that_it_ran_with(
+    directory: DataDirectory, missing: tuple[str, ...], seed: int
+):
     ended("tiny", 0).save(directory)
     content = json.loads(state_file(directory).read_text())
-    del content["remembered_model"], content["remembered_seed"]
+    for name in missing:
+        del content[name]
     state_file(directory).write_text(json.dumps(content))
     state = load_state(directory)
     assert state is not None
-    assert (state.remembered_model, state.remembered_seed) == ("larger", 9)
+    assert (state.remembered_model, state.remembered_seed) == ("larger", seed)
 
 
 def test_ports_are_chosen_when_the_model_is_there(directory: DataDirectory, monkeypatch: pytest.MonkeyPatch):
