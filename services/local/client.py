@@ -31,6 +31,10 @@ class UnreachableError(LocalError):
     """The gateway does not answer; it may be starting again."""
 
 
+class OtherContentError(LocalError):
+    """It is there already, with other content."""
+
+
 class Gateway:
     """A connection to one gateway with one API key; use it in a `with` block."""
 
@@ -118,6 +122,8 @@ class Gateway:
             raise UnreachableError(f"{self._url} does not answer ({reason}): is it up? `headwater status`") from error
         if response.status_code in (502, 503, 504):
             raise UnreachableError(_sentence(response))
+        if response.status_code == 409:
+            raise OtherContentError(_sentence(response))
         if not response.is_success:
             raise LocalError(_sentence(response))
         return response

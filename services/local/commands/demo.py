@@ -6,6 +6,7 @@ where the first one stopped, and a finished one is only reported.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -47,7 +48,7 @@ def demo(
     console = terminal()
     directory = DataDirectory.at(data_dir)
     chosen = _demo(recipe)
-    questions = _write_questions(chosen, directory.root / "demo" / f"{recipe}-seed{seed}.ndjson", seed)
+    questions = _write_questions(chosen, _questions_file(directory, chosen, f"{recipe}-seed{seed}"), seed)
     supervisor: subprocess.Popen[bytes] | None = None
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
     try:
@@ -80,6 +81,12 @@ def _demo(name: str) -> Demo:
     if name not in RECIPES:
         raise LocalError(f"There is no demo {name!r}; there are: {', '.join(RECIPES)}.")
     return RECIPES[name]
+
+
+def _questions_file(directory: DataDirectory, demo: Demo, name: str) -> Path:
+    """Named also by the command that makes it, so that another version's questions are never taken for these."""
+    command = hashlib.sha256(demo.questions.encode()).hexdigest()[:8]
+    return directory.root / "demo" / f"{name}-{command}.ndjson"
 
 
 def _write_questions(demo: Demo, path: Path, seed: int) -> Path:
@@ -129,9 +136,16 @@ def _run(
     console: Console, directory: DataDirectory, gateway: Gateway, demo: Demo, name: str, seed: int, questions: Path
 ) -> Campaign:
     """The campaign, ended, with its report shown. One that had failed is tried again."""
+    from services.local.client import OtherContentError
     from services.local.commands.campaigns import read_recipe, show_ingest
 
-    campaign = gateway.create_campaign(read_recipe(demo.recipe, name, seed))
+    try:
+        campaign = gateway.create_campaign(read_recipe(demo.recipe, name, seed))
+    except OtherContentError as error:
+        raise LocalError(
+            f"{directory.root} holds the campaign {name} of another version of the recipe {demo.recipe}: "
+            "take another directory with --data-dir (make demo DATA=...)."
+        ) from error
     if campaign.status not in ("succeeded", "cancelled"):
         show_ingest(console, list(gateway.submit(questions, campaign.id)))
     if campaign.status == "failed":

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from services.local.cli import app
 from services.local.client import Gateway
 from services.local.commands import demo
 from services.local.directory import DataDirectory
+from services.local.errors import LocalError
 from services.local.rendering import terminal
 from services.local.state import ProcessState, ProcessStatus, StackState, StackStatus
 from shared.contracts.campaigns import Campaign, CampaignStatus
@@ -51,12 +53,28 @@ def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: 
     assert written == [end is CampaignStatus.SUCCEEDED] * 3
 
 
+def test_a_campaign_of_another_version_of_the_recipe_needs_another_directory(tmp_path: Path):
+    body = {"error": {"code": "campaign_exists", "message": "It exists: choose another name.", "details": []}}
+    refuse = httpx.MockTransport(lambda _: httpx.Response(409, json=body))
+    directory, console = DataDirectory.at(tmp_path), terminal(StringIO())
+    with (
+        Gateway("http://gateway", "hw_key", refuse) as gateway,
+        pytest.raises(LocalError, match=r"another version of the recipe .* take another directory with --data-dir"),
+    ):
+        demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, tmp_path / "questions.ndjson")
+
+
+def test_another_command_makes_another_questions_file(tmp_path: Path):
+    demos = (RECIPES["tiny"], replace(RECIPES["tiny"], questions="examples.questions.arithmetic --count 1"))
+    assert len({demo._questions_file(DataDirectory.at(tmp_path), one, "tiny-seed0") for one in demos}) == 2
+
+
 @pytest.mark.parametrize(("model", "seed"), [("smollm2", 0), ("tiny", 1)])
 def test_a_stack_with_another_model_or_seed_is_refused_and_left_alone(tmp_path: Path, model: str, seed: int):
     directory = DataDirectory.at(tmp_path)
     directory.create()
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "tiny-seed0.ndjson").write_text(json.dumps({}))
+    demo._questions_file(directory, RECIPES["tiny"], "tiny-seed0").write_text(json.dumps({}))
     pid = os.getpid()
     StackState("r", pid, orphans.started_at(pid), model, seed, status=StackStatus.RUNNING).save(directory)
     result = CliRunner().invoke(app, ["demo", "--data-dir", str(tmp_path)])
@@ -68,7 +86,7 @@ def test_sigterm_ends_the_demo_as_ctrl_c_does_and_it_says_what_goes_on(tmp_path:
     directory = DataDirectory.at(tmp_path)
     directory.create()
     (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "tiny-seed0.ndjson").write_text(json.dumps({}))
+    demo._questions_file(directory, RECIPES["tiny"], "tiny-seed0").write_text(json.dumps({}))
     processes = {"postgres": ProcessState("postgres", ProcessStatus.READY)}
     pid = os.getpid()
     StackState("r", pid, orphans.started_at(pid), "tiny", processes=processes).save(directory)
