@@ -1,8 +1,8 @@
 """Does each policy beat the one before? `make demo` over several seeds, pooled.
 
-Every seed is a whole campaign (base → SFT-0 → SFT-1 → RL) in a data directory of its own; a seed whose report is there already is not
-run again, an unfinished one resumes. The claim: final-answer accuracy rises from stage to stage in the mean, and RL stands above SFT-1
-by more than the 95 % interval of the pooled difference (two independent proportions).
+Every seed is a whole campaign (base → SFT-0 → SFT-1 → RL) in a data directory of its own; a seed whose report by this recipe is there
+already is not run again, an unfinished one resumes. The claim: final-answer accuracy rises from stage to stage in the mean, and RL
+stands above SFT-1 by more than the 95 % interval of the pooled difference (two independent proportions).
 """
 
 import itertools
@@ -11,6 +11,7 @@ import math
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result import Result
+from examples.demos import RECIPES
+from shared.contracts.recipe import Recipe
 
 STAGES = ("base", "sft-0", "sft-1", "rl")
 COLUMNS = (
@@ -36,9 +39,12 @@ COLUMNS = (
 
 
 def run_demo(recipe: str, seed: int, data_dir: Path) -> dict[str, Any]:
-    """The report of one campaign, run to its success if it is not there yet. `seconds` is the wall clock of this call."""
+    """The report of one campaign, run to its success if it is not there yet. `seconds` is the wall clock of this call.
+
+    Raises: BadParameter when the report there is one of another recipe.
+    """
     report = data_dir / "report.json"
-    if not _is_report_of_success(report):
+    if not _is_report_of_success(report, resolved_recipe(RECIPES[recipe].recipe, seed)):
         started = time.monotonic()
         command = ["headwater", "demo", "--recipe", recipe, "--seed", str(seed), "--data-dir", str(data_dir)]
         subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
@@ -49,8 +55,26 @@ def run_demo(recipe: str, seed: int, data_dir: Path) -> dict[str, Any]:
     return loaded
 
 
-def _is_report_of_success(path: Path) -> bool:
-    return path.exists() and bool(json.loads(path.read_text())["campaign"]["status"] == "succeeded")
+def resolved_recipe(path: Path, seed: int) -> Recipe:
+    """A recipe file with this seed, every key at its value or its default."""
+    content = tomllib.loads(path.read_text(encoding="utf-8")) | {"seed": seed}
+    return Recipe.model_validate({key: value for key, value in content.items() if key != "name"})
+
+
+def _what_is_learned(recipe: Recipe) -> dict[str, Any]:
+    """The recipe but for how often it is saved, which only says how much work a crash costs."""
+    return recipe.model_dump(exclude={section: {"checkpoint_every_steps"} for section in ("sft0", "sft1", "rl")})
+
+
+def _is_report_of_success(path: Path, recipe: Recipe) -> bool:
+    if not path.exists():
+        return False
+    report = json.loads(path.read_text())
+    if _what_is_learned(Recipe.model_validate(report["recipe"])) != _what_is_learned(recipe):
+        raise typer.BadParameter(
+            f"{path.parent} holds a report of another recipe: move it away, or name another --directory."
+        )
+    return bool(report["campaign"]["status"] == "succeeded")
 
 
 def difference_interval(low_rate: float, high_rate: float, n_low: int, n_high: int) -> float:

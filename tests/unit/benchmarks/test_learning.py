@@ -5,16 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
-from benchmarks.learning import _is_report_of_success, _pooled
+from benchmarks.learning import _is_report_of_success, _pooled, resolved_recipe
+from examples.demos import RECIPES
+from shared.contracts.recipe import Recipe
 
 
 @pytest.mark.parametrize(("status", "is_one"), [("succeeded", True), ("failed", False), ("running", False)])
 def test_only_the_report_of_a_success_is_not_run_again(tmp_path: Path, status: str, is_one: bool):
-    path = tmp_path / "report.json"
-    assert not _is_report_of_success(path)
-    path.write_text(json.dumps({"campaign": {"status": status}}))
-    assert _is_report_of_success(path) is is_one
+    path, recipe = tmp_path / "report.json", resolved_recipe(RECIPES["tiny"].recipe, 1)
+    assert not _is_report_of_success(path, recipe)
+    path.write_text(json.dumps({"campaign": {"status": status}, "recipe": recipe.model_dump(mode="json")}))
+    assert _is_report_of_success(path, recipe) is is_one
+
+
+def test_the_report_of_another_recipe_is_refused(tmp_path: Path):
+    path, recipe = tmp_path / "report.json", resolved_recipe(RECIPES["tiny"].recipe, 0)
+    assert recipe != Recipe(), "the file's keys count"
+    path.write_text(json.dumps({"campaign": {"status": "succeeded"}, "recipe": {}}))
+    with pytest.raises(typer.BadParameter, match="another recipe"):
+        _is_report_of_success(path, recipe)
 
 
 def test_pooling_refuses_a_seed_without_an_accuracy():
