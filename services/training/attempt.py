@@ -98,7 +98,7 @@ async def attempt_run(
 
 async def _refuse(session: AsyncSession, row: RunRow, attempts: int) -> Attempt:
     last = Failure(RunFailure.CRASHED, row.message or "the trainer and its worker died together.")
-    failure = give_up(last, None, attempts)
+    failure = give_up(last, attempts)
     await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
     return Attempt(executed=False, campaign_id=row.campaign_id)
 
@@ -142,7 +142,7 @@ async def _record(
             await repository.requeue(session, row.id, row.fence, failure.sentence, delay_s, blameless=False)
             return Attempt(executed=True)
         if failure.reason in RETRIED:
-            failure = give_up(failure, exit_code, stalled)
+            failure = give_up(failure, stalled)
         await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
         return Attempt(executed=True, campaign_id=row.campaign_id)
 

@@ -72,21 +72,15 @@ def judge_exit(exit_code: int, left: Failure | None) -> Failure:
     if exit_code == -9:
         return Failure(
             RunFailure.CRASHED,
-            "The trainer was killed (signal 9), as the kernel does when memory runs out. "
-            "If it happens again, lower micro_batch_size in the recipe.",
+            "The trainer was killed (signal 9), as the kernel does when memory runs out: end what else takes memory, "
+            "or create a campaign with a lower micro_batch_size.",
         )
     how = f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
     return Failure(RunFailure.CRASHED, f"The trainer ended by {how} and left no reason; its log may say why.")
 
 
-def give_up(last: Failure, exit_code: int | None, attempts: int) -> Failure:
+def give_up(last: Failure, attempts: int) -> Failure:
     """The final reason after `attempts` attempts in a row that reached no new checkpoint."""
-    if exit_code == -9:
-        return Failure(
-            RunFailure.OUT_OF_MEMORY,
-            f"The trainer was killed (signal 9) in the last of {attempts} attempts without a new checkpoint; "
-            "most likely memory ran out. Lower micro_batch_size in the recipe.",
-        )
     reason = RunFailure.TOO_MANY_ATTEMPTS if last.reason is RunFailure.CRASHED else last.reason
     return Failure(reason, f"{attempts} attempts in a row reached no new checkpoint. The last one: {last.sentence}")
 
