@@ -57,12 +57,13 @@ class RunState(StrEnum):
 
 
 class RunFailure(StrEnum):
-    """Why a run failed."""
+    """Why a run failed. `no_row_fits`: the snapshot is in order, but the recipe leaves none of it to train on."""
 
     NO_PROGRESS = "no_progress"
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_MEMORY = "out_of_memory"
     BAD_SNAPSHOT = "bad_snapshot"
+    NO_ROW_FITS = "no_row_fits"
     BAD_MODEL = "bad_model"
     DISK_FULL = "disk_full"
     CRASHED = "crashed"

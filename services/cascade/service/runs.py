@@ -13,7 +13,7 @@ from shared.contracts.questions import QuestionState
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
 
 # Ends that would only repeat themselves: the trainer's sentence names what to change in the recipe.
-_RECIPE_FAILURES = (RunFailure.OUT_OF_MEMORY, RunFailure.NOT_A_NUMBER)
+_RECIPE_FAILURES = (RunFailure.OUT_OF_MEMORY, RunFailure.NOT_A_NUMBER, RunFailure.NO_ROW_FITS)
 
 
 @dataclass(frozen=True)

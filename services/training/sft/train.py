@@ -23,7 +23,7 @@ COLUMNS = ("question_id", "question", "text", "segments")
 
 
 def train_sft(attempt: Attempt) -> Any:
-    """Train on the run's snapshot; returns the model. Raises: RunError `bad_snapshot`, `bad_model`, `not_a_number`."""
+    """Train on the run's snapshot; returns the model. Raises: RunError `bad_snapshot`, `no_row_fits`, `bad_model`, `not_a_number`."""
     run, recipe = attempt.run, attempt.run.sft
     if recipe is None or run.snapshot_id is None:
         raise RunError(RunFailure.BAD_SNAPSHOT, "The run has no snapshot or no recipe.")
@@ -78,7 +78,9 @@ def tokenise_snapshot(snapshot: Snapshot, rows: list[dict[str, Any]], tokenizer:
     except ValueError as error:
         raise _bad(snapshot, f"has a broken row: {error}") from error
     if not tokenised.input_ids:
-        raise _bad(snapshot, f"has no row to train on (of {len(rows)}: {tokenised.left_out}; max_tokens {max_tokens})")
+        left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(tokenised.left_out.items()))
+        sentence = f"None of the {len(rows)} rows of snapshot '{snapshot.key}' can be trained on ({left_out}; max_tokens {max_tokens})."
+        raise RunError(RunFailure.NO_ROW_FITS, sentence)
     return tokenised
 
 

@@ -10,7 +10,7 @@ from shared.contracts.campaigns import Campaign, CampaignIn, CampaignStatus, Sta
 from shared.contracts.orders import OrderState
 from shared.contracts.questions import PoolCounts
 from shared.contracts.recipe import Recipe
-from shared.contracts.runs import RunState
+from shared.contracts.runs import RunFailure, RunState
 from shared.contracts.snapshots import SnapshotStatus
 from shared.errors import ConflictError, HeadwaterError
 from tests.integration.cascade.conftest import Walk
@@ -122,6 +122,16 @@ def _sft_fails(world: World) -> None:
     )
 
 
+def _no_row_fits(world: World) -> None:
+    _sft_fails(world)
+    world.run_failure = RunFailure.NO_ROW_FITS
+
+
+def _sft_killed(world: World) -> None:
+    _sft_fails(world)
+    world.run_failure = RunFailure.TOO_MANY_ATTEMPTS
+
+
 def _rl_cancelled(world: World) -> None:
     world.run_end = lambda run: (RunState.CANCELLED, "") if run.rl else (RunState.SUCCEEDED, "")
 
@@ -151,6 +161,8 @@ def _nothing_hard(world: World) -> None:
         (_snapshot_fails, StageName.DISTILL, "the disk is full"),
         (_snapshot_empty, StageName.DISTILL, "has no rows to train on (its order has no scored answer)"),
         (_sft_fails, StageName.SFT_0, "failed (out_of_memory) at step 2: batch_size 32 needs 9 GB"),
+        (_no_row_fits, StageName.SFT_0, "failed (no_row_fits) at step 2"),
+        (_sft_killed, StageName.SFT_0, "failed (too_many_attempts) at step 2"),
         (_rl_cancelled, StageName.RL, "Run 'rl' was cancelled"),
         (
             _nothing_hard,
@@ -171,7 +183,7 @@ async def test_a_definite_failure_is_one_sentence_with_its_way_out_and_can_be_re
     failed = await walk(campaign)
     assert (failed.status, failed.stage) == (CampaignStatus.FAILED, stage), failed.message
     assert sentence in failed.message
-    if sabotage in (_address_refused, _snapshot_empty, _sft_fails, _nothing_hard):
+    if sabotage in (_address_refused, _snapshot_empty, _sft_fails, _no_row_fits, _nothing_hard):
         way_out = "; a campaign's recipe never changes, so create another one with `headwater campaign create` (POST /v1/campaigns)."
     else:
         way_out = "; then resume it with `headwater campaign resume doomed` (POST /v1/campaigns/doomed/resume)."

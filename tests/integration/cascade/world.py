@@ -54,6 +54,7 @@ class World:
         self.dead_of: Callable[[OrderIn], int] = lambda _: 0
         self.teacher_answers = True
         self.run_end: Callable[[RunIn], tuple[RunState, str]] = lambda _: (RunState.SUCCEEDED, "")
+        self.run_failure = RunFailure.OUT_OF_MEMORY
         self.snapshot_end: Callable[[SnapshotIn], tuple[SnapshotStatus, int]] = lambda _: (SnapshotStatus.READY, 30)
         self.peers = Peers(
             PoolClient(self._client("pool", self._orders(), self._snapshots())),
@@ -249,7 +250,7 @@ class World:
             return run.model_copy(update={"state": RunState.RUNNING, "step": run.step + 2})
         state, message = self.run_end(self.requests[run.id])
         if state is not RunState.SUCCEEDED:
-            return run.model_copy(update={"state": state, "message": message, "failure": RunFailure.OUT_OF_MEMORY})
+            return run.model_copy(update={"state": state, "message": message, "failure": self.run_failure})
         version = run.first_version + (2 if run.order_id else 0)
         policy = self.add_policy(
             PolicyIn(campaign_id=run.campaign_id, name=run.publish_name, kind=PolicyKind.CHECKPOINT, version=version)

@@ -1,11 +1,18 @@
 """The SFT mask: which token is trained, at every boundary; and the order of rows."""
 
+from datetime import UTC, datetime
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.training.failures import RunError
 from services.training.sft.order import batch_order, micro_batch_size
 from services.training.sft.rows import IGNORED, TrainedSegment, label_tokens, read_segments, tokenise_rows
+from services.training.sft.train import tokenise_snapshot
+from shared.contracts.runs import RunFailure
+from shared.contracts.snapshots import Snapshot, SnapshotRecipe, SnapshotStatus
 from shared.trajectories.segments import Round, SegmentKind, assemble
 
 END = 999
@@ -81,6 +88,20 @@ def test_rows_that_are_too_long_or_train_nothing_are_counted() -> None:
     assert (len(tokenised.input_ids), tokenised.left_out) == (1, {"nothing_trained": 1, "too_long": 1})
     assert tokenised.input_ids[0][:6] == [1, *map(ord, "1+1?"), 2]
     assert tokenised.labels[0][-1] == END
+
+
+def test_a_snapshot_with_no_row_that_fits_is_a_failure_of_its_own() -> None:
+    snapshot = Snapshot(
+        id=UUID(int=1),
+        campaign_id=UUID(int=2),
+        key="distill",
+        recipe=SnapshotRecipe.DISTILL,
+        status=SnapshotStatus.READY,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    with pytest.raises(RunError, match=r"None of the 2 rows .* \(2 too_long; max_tokens 8\)") as failed:
+        tokenise_snapshot(snapshot, [row((True, True))] * 2, CharacterTokenizer(), max_tokens=8)
+    assert failed.value.failure is RunFailure.NO_ROW_FITS
 
 
 def test_segments_that_do_not_tile_the_text_are_refused_by_row() -> None:
