@@ -67,7 +67,7 @@ class Sampling:
         return QuestionSelection(split=self.split, fraction=fraction, seed=seed)
 
     async def step(self, context: Context, stage: StageRow) -> bool:
-        """Order once, then watch until every question is done or dead."""
+        """Order once, then watch until every question is done or dead, and that an external teacher is still there."""
         pool = context.peers.pool
         if stage.order_id is None:
             order_in = OrderIn.model_validate(stage.request)
@@ -78,6 +78,8 @@ class Sampling:
             order = await pool.order(stage.order_id)
         show_order(stage, order)
         if order.state is OrderState.OPEN and order.total:
+            if _has_external_teacher(order, context.recipe):
+                await context.peers.generation.make_live(order.policy_id)
             return False
         _check_finished(order, context.recipe)
         stage.tokens_sampled = (await pool.order_metrics(order.id)).tokens_sampled
@@ -106,17 +108,21 @@ def _is_reference_teacher(section: TeachRecipe | ProbeRecipe | EvalRecipe) -> bo
     return isinstance(section, TeachRecipe) and section.teacher.kind is TeacherKind.REFERENCE
 
 
+def _has_external_teacher(order: Order, recipe: Recipe) -> bool:
+    return order.purpose is OrderPurpose.TEACH and recipe.teach.teacher.kind is TeacherKind.OPENAI
+
+
 def _check_finished(order: Order, recipe: Recipe) -> None:
     """Raises: StageHaltedError when the order ended without one group, or too many questions were given up."""
     if not order.total:
         raise failed(f"Order '{order.key}' found no question: {_NO_QUESTION[order.purpose]}")
     if order.done and order.dead <= MAX_DEAD_SHARE * order.total:
         return
-    teacher = recipe.teach.teacher
-    if order.purpose is OrderPurpose.TEACH and teacher.kind is TeacherKind.OPENAI:
+    if _has_external_teacher(order, recipe):
+        teacher = recipe.teach.teacher
         raise failed(
             f"The teacher at {teacher.url} answered {order.done or 'none'} of {order.total} questions: check that it is up and "
-            f"serves '{teacher.model}'"
+            f"serves '{teacher.model}'; if it does, look for the reason in the sampling worker's log"
         )
     if order.done:
         raise failed(

@@ -207,6 +207,24 @@ async def test_a_definite_failure_is_one_sentence_with_its_way_out_and_can_be_re
     }
 
 
+async def test_a_teacher_that_goes_away_is_waited_for_and_named(
+    campaigns: Campaigns, world: World, advancer: Advancer, walk: Walk
+):
+    campaign, _ = await campaigns.create(CampaignIn(name="taught", recipe=Recipe.model_validate(TEACHER)))
+    while not any(is_teach(order) for order in world.orders.values()):
+        await advancer.advance(campaign.id)
+    world.teacher_answers = False
+    await advancer.advance(campaign.id)
+    waiting = await campaigns.get("taught")
+    assert (waiting.status, waiting.stage) == (CampaignStatus.WAITING, StageName.TEACH)
+    assert "http://teacher:9/v1 does not answer" in waiting.message
+
+    world.teacher_answers = True
+    await advancer.advance(campaign.id)
+    assert (await campaigns.get("taught")).message == ""
+    assert (await walk(campaign)).status is CampaignStatus.SUCCEEDED
+
+
 async def test_cancelling_stops_the_run_and_its_order(
     campaign: Campaign, world: World, advancer: Advancer, campaigns: Campaigns
 ):
