@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +15,7 @@ from services.local.errors import LocalError
 from shared.contracts.campaigns import Campaign, Report
 from shared.contracts.problems import ProblemBody
 from shared.contracts.questions import IngestReport, Refusal
+from shared.layout import is_array
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -183,15 +183,6 @@ def _batches(path: Path) -> Iterator[tuple[int, str, bytes]]:
 
 
 def _is_array(lines: Iterable[bytes]) -> bool:
-    """Whether a file is one JSON array; a line that is a whole value is an item of NDJSON, unless it is the only one."""
     written = (line.strip() for line in lines if line.strip())
     first = next(written, b"")
-    return first.startswith(b"[") and (next(written, None) is None or not _is_json(first))
-
-
-def _is_json(text: bytes) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    return is_array(first, is_alone=next(written, None) is None)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from shared.layout import is_array
+
 MAX_ITEM_BYTES = 1_000_000
 _STRUCTURE = re.compile(rb'["\\\[\]{},]')
 _IN_STRING = re.compile(rb'["\\]')
@@ -23,7 +25,7 @@ class Layout(StrEnum):
     """What a stream was said to be; only what may be an array is looked at for one.
 
     `lines`: NDJSON, also where the first line begins like an array. `document`: one JSON array, or one JSON value.
-    `file`: one JSON array, or lines.
+    `file`: one JSON array, or lines, whichever its beginning shows (`shared.layout`).
     """
 
     LINES = "lines"
@@ -187,9 +189,7 @@ async def items(
                 yield item
             continue
         head += chunk
-        if len(head) >= limit_bytes or (
-            head.removeprefix(_BYTE_ORDER_MARK).strip(_WHITE) and len(head) > len(_BYTE_ORDER_MARK)
-        ):
+        if len(head) >= limit_bytes or _shows(head, layout):
             splitter, head = _begin(head, layout, limit_bytes)
             for item in splitter.feed(head):
                 yield item
@@ -201,9 +201,19 @@ async def items(
         yield item
 
 
+def _shows(head: bytes, layout: Layout) -> bool:
+    """Whether a stream that begins like this can be no other kind any more, however it goes on."""
+    written = head.removeprefix(_BYTE_ORDER_MARK).strip(_WHITE)
+    if not written or len(head) <= len(_BYTE_ORDER_MARK):
+        return False
+    return layout is not Layout.FILE or not written.startswith(b"[") or b"\n" in written
+
+
 def _begin(head: bytes, layout: Layout, limit_bytes: int) -> tuple[Splitter, bytes]:
-    """The splitter for a stream that begins like this, and what to feed it first."""
+    """The splitter for a stream that begins like this, and what to feed it first. No item is longer than the limit."""
     head = head.removeprefix(_BYTE_ORDER_MARK)
-    if layout is not Layout.LINES and head.lstrip(_WHITE).startswith(b"["):
+    first, _, rest = head.lstrip(_WHITE).partition(b"\n")
+    is_alone = layout is Layout.DOCUMENT or not rest.strip(_WHITE)
+    if layout is not Layout.LINES and is_array(first[:limit_bytes], is_alone=is_alone):
         return ArraySplitter(limit_bytes), head.lstrip(_WHITE)[1:]
     return (WholeSplitter(limit_bytes) if layout is Layout.DOCUMENT else LineSplitter(limit_bytes)), head

@@ -62,8 +62,18 @@ async def test_lines_are_cut_and_numbered_whatever_the_first_one_begins_with(
     ]
 
 
-async def test_a_file_that_does_not_begin_with_an_array_is_lines():
-    assert [item.data for item in await cut(b'{"a": 1}\n[2]', [], Layout.FILE)] == [b'{"a": 1}', b"[2]"]
+@given(CUTS, PREFIXES)
+async def test_a_file_is_lines_when_its_first_is_a_value_and_another_follows(cuts: list[int], prefix: bytes):
+    for first, second in ((b'{"a": 1}', b"[2]"), (b'["oops"]', b'{"a": 1}'), (b"[]", b"[}")):
+        data = prefix + first + b" \r\n\n" + second
+        found = [(item.data or b"").strip() for item in await cut(data, cuts, Layout.FILE)]
+        assert found == [first, second]
+
+
+@given(CUTS)
+async def test_a_first_line_longer_than_an_item_is_an_array(cuts: list[int]):
+    found = await cut(b"[1, 2, 3, 4]\n{}", cuts, Layout.FILE, limit=10)
+    assert [item.data for item in found] == [b"1", b" 2", b" 3", b" 4", b"\n{}"]
 
 
 @given(CUTS)
