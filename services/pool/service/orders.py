@@ -42,12 +42,19 @@ class Orders:
         """The order, and whether it is new.
 
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
-        `standing_is_rollout`.
+        `eval_comes_whole`, `standing_is_rollout`.
         """
         if request.selection.split is not Split.TRAIN and request.purpose in TRAINING_PURPOSES:
             raise HeadwaterError(
                 "eval_never_trains",
                 f"Order {request.key!r} would use eval questions for {request.purpose}; select split 'train'.",
+                422,
+            )
+        if request.selection.split is Split.EVAL and request.selection.fraction < 1:
+            raise HeadwaterError(
+                "eval_comes_whole",
+                f"Order {request.key!r} asks for a fraction of the eval questions, which come whole; leave 'fraction' out, or "
+                "say how many with 'limit'.",
                 422,
             )
         if request.watermark_groups is not None and request.purpose is not OrderPurpose.ROLLOUT:

@@ -243,3 +243,5 @@ async def test_a_probe_of_both_splits_gives_eval_questions_a_level_and_nothing_e
     for purpose in ("teach", "rollout"):
         refused = await pool.order(purpose, 422, selection={"split": None})
         assert refused["error"]["code"] == "eval_never_trains"
+    refused = await pool.order("eval", 422, selection={"split": "eval", "fraction": 0.1})
+    assert "leave 'fraction' out" in refused["error"]["message"]
