@@ -6,7 +6,7 @@ import json
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,17 +36,31 @@ def read_recipe(path: Path, name: str | None = None, seed: int | None = None) ->
     """The text of a recipe file, with this `name` (else its own, or the file's) and `seed`; the API checks what the keys mean.
 
     Raises:
-        LocalError: it can't be read, or isn't TOML.
+        LocalError: it can't be read, isn't TOML, or has a key where only a person can replace it.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        has_name = "name" in tomllib.loads(text)
+        own = tomllib.loads(text)
     except OSError as error:
         raise LocalError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise LocalError(f"The recipe {path} is not TOML: {error}.") from error
-    keys = {"name": name or (None if has_name else path.stem), "seed": seed}
-    return _with_keys(text, {key: value for key, value in keys.items() if value is not None})
+    wanted = {"name": name or (None if "name" in own else path.stem), "seed": seed}
+    keys = {key: value for key, value in wanted.items() if value is not None}
+    written = _with_keys(text, keys)
+    if _toml(written) != own | keys:
+        shown = " and ".join(f"'{key}'" for key in keys)
+        raise LocalError(
+            f"The recipe {path} cannot be given its {shown}: write {shown} at the top of the file, each on a line of its own."
+        )
+    return written
+
+
+def _toml(text: str) -> dict[str, Any] | None:
+    try:
+        return tomllib.loads(text)
+    except ValueError:
+        return None
 
 
 def _with_keys(text: str, keys: dict[str, str | int]) -> str:

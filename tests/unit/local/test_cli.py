@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from services.local.cli import app
 from services.local.commands.campaigns import read_recipe
 from services.local.directory import DataDirectory
+from services.local.errors import LocalError
 
 RUNNER = CliRunner()
 
@@ -64,6 +65,21 @@ def test_a_recipe_is_sent_as_it_is_but_for_its_name_and_seed(tmp_path: Path, con
     assert [line for line in content.split("\n") if line not in read_recipe(path, other)] == [
         line for line in content.split("\n") if "own" in line
     ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'note = """\nseed = 1\n"""\n',
+        'name = """\nown"""\n',
+        "cuts = [\n[1], [2],\n]\nseed = 1\n",
+    ],
+)
+def test_a_recipe_whose_keys_cannot_be_replaced_by_line_is_refused(tmp_path: Path, content: str):
+    path = tmp_path / "file.toml"
+    path.write_text(content)
+    with pytest.raises(LocalError, match=r"write 'name' and 'seed' at the top of the file"):
+        read_recipe(path, "other", 7)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
