@@ -74,8 +74,7 @@ def fitted(model: EngineModel) -> EngineModel:
     if model.name == "tiny":
         return replace(model, dtype="float32", max_sequences=256, threads=1)
     if model.name == "smollm2":
-        # The CPU kernels copy a whole adapter, padded to this rank, for every token.
-        return replace(model, dtype="bfloat16", lora_rank=16)
+        return replace(model, dtype="bfloat16")
     return model
 
 
