@@ -98,7 +98,7 @@ def command(model: EngineModel, port: int) -> tuple[str, ...]:
         "max-logprobs": "20",
         "generation-config": "vllm",
         "distributed-executor-backend": "uni",
-        "worker-extension-cls": "services.generation.engine_extension.TiedHeadReload",
+        "worker-extension-cls": "services.generation.engine_extension.EngineExtension",
     }
     words = (word for name, value in options.items() for word in (f"--{name}", value))
     switches = ("--enable-lora", "--no-enable-chunked-prefill", "--disable-uvicorn-access-log")

@@ -92,27 +92,29 @@ class EngineClient:
         await self._call("POST", "/resume")
 
     async def reload_weights(self, directory: Path, timeout_s: float) -> None:
-        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds.
+        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds."""
+        weights = {"weights_path": str(directory)}
+        if not await self._mended("reload_checkpoint", weights, timeout_s):
+            await self._rpc("reload_weights", weights, timeout_s)
 
-        vLLM's own `reload_weights` leaves tied output heads as they were on the CPU; `reload_checkpoint` comes from
-        `engine_extension`. An engine without it is fine, unless it runs on the CPU.
-        """
+    async def _mended(self, method: str, arguments: dict[str, str], timeout_s: float) -> bool:
+        """Call a method of `engine_extension`; False when the engine has no extension and, not on the CPU, needs none."""
         try:
-            await self._reload("reload_checkpoint", directory, timeout_s)
+            await self._rpc(method, arguments, timeout_s)
         except EngineRefusedError as error:
             if "no attribute" not in error.reason:
                 raise
-            if "device_config=cpu" in str((await self._json("GET", "/server_info")).get("vllm_config")):
-                sentence = (
-                    "vLLM on the CPU replaces weights only in part by itself; start it with --worker-extension-cls "
-                    "services.generation.engine_extension.TiedHeadReload"
-                )
-                raise EngineRefusedError(sentence, error.status) from error
-            await self._reload("reload_weights", directory, timeout_s)
+            if "device_config=cpu" not in str((await self._json("GET", "/server_info")).get("vllm_config")):
+                return False
+            sentence = (
+                "vLLM on the CPU replaces weights only in part and mixes up adapters by itself; start it with "
+                "--worker-extension-cls services.generation.engine_extension.EngineExtension"
+            )
+            raise EngineRefusedError(sentence, error.status) from error
+        return True
 
-    async def _reload(self, method: str, directory: Path, timeout_s: float) -> None:
-        body = {"method": method, "kwargs": {"weights_path": str(directory)}}
-        await self._call("POST", "/collective_rpc", json=body, timeout=timeout_s)
+    async def _rpc(self, method: str, arguments: dict[str, str], timeout_s: float) -> None:
+        await self._call("POST", "/collective_rpc", json={"method": method, "kwargs": arguments}, timeout=timeout_s)
 
     async def reset_prefix_cache(self) -> None:
         """Forget what was computed with the old weights."""
@@ -122,6 +124,7 @@ class EngineClient:
 
     async def load_adapter(self, name: str, directory: Path, timeout_s: float) -> None:
         """Load a LoRA adapter; one that is loaded already is fine."""
+        await self._mended("group_adapters", {}, timeout_s)
         try:
             body = {"lora_name": name, "lora_path": str(directory)}
             await self._call("POST", "/v1/load_lora_adapter", json=body, timeout=timeout_s)

@@ -29,7 +29,7 @@ class FakeEngine:
         self.hold = asyncio.Event()
         self.hold.set()
         self.broken: set[str] = set()
-        self.methods = {"reload_checkpoint", "reload_weights"}
+        self.methods = {"reload_checkpoint", "reload_weights", "group_adapters"}
         self.device = "cpu"
         self.reset()
         self.completions = 0
@@ -40,6 +40,7 @@ class FakeEngine:
     def reset(self) -> None:
         """A restart."""
         self.label = "default"
+        self.grouped = False
         self.resident = self.started_with
         self.adapters: dict[str, str] = {}
         self.running = 0
@@ -56,7 +57,7 @@ class FakeEngine:
         app.post("/update_weight_version")(self._set_label)
         app.post("/pause")(self._pause)
         app.post("/resume")(self._resume)
-        app.post("/collective_rpc")(self._reload)
+        app.post("/collective_rpc")(self._call)
         app.post("/reset_prefix_cache")(lambda: {"success": True})
         app.post("/v1/load_lora_adapter")(self._load)
         app.post("/v1/unload_lora_adapter")(self._unload)
@@ -79,10 +80,13 @@ class FakeEngine:
     async def _resume(self) -> None:
         self.unpaused.set()
 
-    async def _reload(self, body: dict[str, Any]) -> Response:
-        directory = body["kwargs"]["weights_path"]
+    async def _call(self, body: dict[str, Any]) -> Response:
         if body["method"] not in self.methods:
             return _refusal(500, f"'Worker' object has no attribute '{body['method']}'")
+        if body["method"] == "group_adapters":
+            self.grouped = True
+            return JSONResponse({"results": ["grouped"]})
+        directory = body["kwargs"]["weights_path"]
         assert body["method"] == "reload_checkpoint" or self.device != "cpu", "half of the weights would stay"
         assert not self.unpaused.is_set(), "weights are replaced in a paused engine only"
         assert not self.adapters, "adapters are unloaded before their base goes"
@@ -96,6 +100,7 @@ class FakeEngine:
 
     async def _load(self, body: dict[str, str]) -> Response:
         name, directory = body["lora_name"], body["lora_path"]
+        assert self.grouped or self.device != "cpu", "adapters would be mixed up"
         if name in self.adapters:
             return _refusal(400, f"The lora adapter '{name}' has already been loaded.")
         if directory in self.broken:

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-EXTENSION = ("--worker-extension-cls", "services.generation.engine_extension.TiedHeadReload")
+EXTENSION = ("--worker-extension-cls", "services.generation.engine_extension.EngineExtension")
 
 
 class Engine:
@@ -164,13 +164,20 @@ async def test_a_real_engine_samples_each_policy_from_its_own_weights(
     base_adapter, other_adapter = make_adapter(base, tmp_path / "l0", 3), make_adapter(other, tmp_path / "l1", 4)
     over_base = await register(http, "l0", PolicyKind.ADAPTER, base_adapter, base_policy)
     over_other = await register(http, "l1", PolicyKind.ADAPTER, other_adapter, other_policy)
+    # As many adapters as the engine has slots, sampled beside the base: vLLM's own CPU layers give the base the last slot's.
+    full = {}
+    for seed in range(5, 8):
+        adapter = make_adapter(base, tmp_path / f"full{seed}", seed)
+        full[await register(http, f"full{seed}", PolicyKind.ADAPTER, adapter, base_policy)] = adapter
+    await asyncio.gather(*(sample(http, policy) for policy in full))
     weights = {
+        **{policy.id: (base, adapter) for policy, adapter in full.items()},
         base_policy.id: (base, None),
         over_base.id: (base, base_adapter),
         other_policy.id: (other, None),
         over_other.id: (other, other_adapter),
     }
-    policies = (base_policy, over_base, other_policy, over_other)
+    policies = (*full, base_policy, over_base, other_policy, over_other)
     answers = await asyncio.gather(*(sample(http, policy) for policy in policies))
     for policy, lines in zip(policies, answers, strict=True):
         for line in lines:

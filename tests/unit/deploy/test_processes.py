@@ -53,7 +53,7 @@ ENGINE_PYTHON = "python3"  # vLLM's own image
 # One process for scheduler and model, where they would share two cores. And vLLM on a GPU takes full checkpoints by itself.
 ONLY_ON_THE_CPU = {
     "--distributed-executor-backend": "uni",
-    "--worker-extension-cls": "services.generation.engine_extension.TiedHeadReload",
+    "--worker-extension-cls": "services.generation.engine_extension.EngineExtension",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
 ENGINE_SHARES_ITS_GPU = {"--gpu-memory-utilization": "0.5"}  # compose: one GPU for engine and training
