@@ -76,7 +76,7 @@ _BODY = {
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=_BODY)
-async def create(request: Request, response: Response, service: Service) -> Campaign:
+async def create_campaign(request: Request, response: Response, service: Service) -> Campaign:
     """Create a campaign; 200 when it exists with this very recipe, 409 when with another."""
     media_type = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()
     campaign, created = await service.create(parse(await _body(request), media_type))
@@ -102,25 +102,25 @@ async def list_campaigns(service: Service) -> list[Campaign]:
 
 
 @router.get("/{campaign}")
-async def get(campaign: Identifier, service: Service) -> Campaign:
+async def get_campaign(campaign: Identifier, service: Service) -> Campaign:
     """One campaign and where it stands now."""
     return await service.get(campaign)
 
 
 @router.post("/{campaign}/cancel")
-async def cancel(campaign: Identifier, service: Service) -> Campaign:
+async def cancel_campaign(campaign: Identifier, service: Service) -> Campaign:
     """Stop a campaign for good."""
     return await service.cancel(campaign)
 
 
 @router.post("/{campaign}/resume")
-async def resume(campaign: Identifier, service: Service) -> Campaign:
+async def resume_campaign(campaign: Identifier, service: Service) -> Campaign:
     """Try the failed stage of a campaign once more."""
     return await service.resume(campaign)
 
 
 @router.get("/{campaign}/report")
-async def get_report(
+async def get_campaign_report(
     campaign: Identifier,
     database: Annotated[Database, Depends(_database)],
     peers: Annotated[Peers, Depends(_peers)],

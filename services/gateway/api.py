@@ -10,7 +10,7 @@ from services.gateway.keys import KeyCheck
 from services.gateway.openapi import Documentation
 from services.gateway.proxy import Proxy
 from shared.errors import HeadwaterError
-from shared.web import problem_response
+from shared.problems import problem_response
 
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/openapi.json", "/docs", "/docs/oauth2-redirect"})
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
         await database.close()
 
-    app = web.create_app("gateway", settings, lifespan, database.ping, check_service_token=False)
+    app = web.create_app("gateway", settings, lifespan, database.ping, check_service_token=False, body_limits=None)
     app.add_middleware(api.RequireKey, check=KeyCheck(database))
     api.replace_document(app)
     app.include_router(api.proxy_router)

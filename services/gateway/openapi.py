@@ -1,5 +1,7 @@
 """One OpenAPI document out of the services' own: public paths only, one security scheme, names that do not collide.
 
+A client generated from it has a method an operation, called like its `operationId`, in a module a tag.
+
 Fetched when it is first asked for and kept for CACHE_S. A service that does not answer is missing until it does; then
 the document is not kept.
 """
@@ -19,7 +21,7 @@ from shared.settings import Settings
 
 CACHE_S = 60.0
 TIMEOUT_S = 5.0
-_SCHEMAS = "#/components/schemas/"
+_SCHEMAS, _RESPONSES = "#/components/schemas/", "#/components/responses/"
 _SECURITY = "ApiKey"
 Document = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -64,37 +66,47 @@ def merge(documents: dict[str, Document]) -> Document:
     """One document out of those of the services, by name."""
     paths: Document = {}
     schemas: Document = {}
+    responses: Document = {}
+    operations: set[str] = set()
     for service, document in documents.items():
-        own_paths = _public_paths(service, document)
-        own_schemas = _used_schemas(own_paths, document.get("components", {}).get("schemas", {}))
+        components = document.get("components", {})
+        own_paths = _public_paths(service, document, operations)
+        named = components.get("responses", {})
+        own_responses = {name: named[name] for name in _references(own_paths, _RESPONSES) if name in named}
+        own_schemas = _used_schemas([own_paths, own_responses], components.get("schemas", {}))
         names = {
             name: f"{service}_{name}" if schemas.get(name, schema) != schema else name
             for name, schema in own_schemas.items()
         }
         renamed = {old: new for old, new in names.items() if old != new}
         schemas |= {names[name]: _renamed(schema, renamed) for name, schema in own_schemas.items()}
-        for path, operations in own_paths.items():
-            paths.setdefault(path, {}).update(_renamed(operations, renamed))
+        responses |= _renamed(own_responses, renamed)
+        for path, methods in own_paths.items():
+            paths.setdefault(path, {}).update(_renamed(methods, renamed))
     return {
         "openapi": "3.1.0",
         "info": {"title": "Headwater", "version": "0.1.0", "description": "Questions in, a better model out."},
+        "servers": [{"url": "/"}],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": dict(sorted(schemas.items())),
+            "responses": dict(sorted(responses.items())),
             "securitySchemes": {_SECURITY: {"type": "http", "scheme": "bearer", "bearerFormat": "hw_…"}},
         },
         "security": [{_SECURITY: []}],
     }
 
 
-def _public_paths(service: str, document: Document) -> Document:
+def _public_paths(service: str, document: Document, taken: set[str]) -> Document:
+    """The public operations of a service; one whose name is `taken` is called after its service too."""
     public: Document = {}
     for path, operations in document.get("paths", {}).items():
         for method, operation in operations.items():
             if _is_public(service, method.upper(), path):
-                labelled = {**copy.deepcopy(operation), "tags": [service]}
-                if "operationId" in labelled:
-                    labelled["operationId"] = f"{service}_{labelled['operationId']}"
+                labelled = {"tags": [service], **copy.deepcopy(operation)}
+                name = labelled["operationId"]
+                labelled["operationId"] = f"{service}_{name}" if name in taken else name
+                taken.add(labelled["operationId"])
                 public.setdefault(path, {})[method] = labelled
     return public
 
@@ -106,25 +118,26 @@ def _is_public(service: str, method: str, path: str) -> bool:
         return False
 
 
-def _used_schemas(paths: Document, schemas: Document) -> Document:
-    """The schemas that the paths refer to, also through others."""
+def _used_schemas(parts: list[Document], schemas: Document) -> Document:
+    """The schemas that the parts refer to, also through others."""
     used: Document = {}
-    found = list(_references(paths))
+    found = list(_references(parts, _SCHEMAS))
     while found:
         name = found.pop()
         if name not in used and name in schemas:
             used[name] = schemas[name]
-            found.extend(_references(schemas[name]))
+            found.extend(_references(schemas[name], _SCHEMAS))
     return used
 
 
-def _references(node: Any) -> Iterator[str]:
+def _references(node: Any, kind: str) -> Iterator[str]:
+    """The names of the components of a kind that the node refers to."""
     if isinstance(node, dict):
         reference = node.get("$ref")
-        if isinstance(reference, str) and reference.startswith(_SCHEMAS):
-            yield reference.removeprefix(_SCHEMAS)
+        if isinstance(reference, str) and reference.startswith(kind):
+            yield reference.removeprefix(kind)
     for child in _children(node):
-        yield from _references(child)
+        yield from _references(child, kind)
 
 
 def _children(node: Any) -> list[Any]:

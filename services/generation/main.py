@@ -20,6 +20,8 @@ from shared import web
 from shared.db import Database
 from shared.log import configure_logging
 
+BODY_LIMITS = {"/v1/samples": 64 << 20}
+
 
 def create_app(settings: GenerationSettings | None = None) -> FastAPI:
     """The application; nothing is connected before its lifespan starts.
@@ -54,7 +56,7 @@ def create_app(settings: GenerationSettings | None = None) -> FastAPI:
             await external.close()
             await database.close()
 
-    app = web.create_app("generation", settings, lifespan, ready)
+    app = web.create_app("generation", settings, lifespan, ready, body_limits=BODY_LIMITS)
     for subject in (policies, samples, chat):
         app.include_router(subject.router)
     return app

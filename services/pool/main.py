@@ -22,6 +22,9 @@ from shared.db import Database
 from shared.log import configure_logging
 from shared.settings import Settings
 
+# Questions are read item by item; a batch of groups carries the tokens of its responses.
+BODY_LIMITS = {"/v1/questions": None, "/v1/groups": 64 << 20}
+
 
 def create_app(settings: Settings | None = None, hints: Hints | None = None) -> FastAPI:
     """The app; settings are those of the environment and hints go over the bus, unless given."""
@@ -42,7 +45,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
         async with database.transaction() as session:
             await campaigns.exists(session, UUID(int=0))
 
-    app = web.create_app("pool", settings, lifespan, ready)
+    app = web.create_app("pool", settings, lifespan, ready, body_limits=BODY_LIMITS)
     app.include_router(
         create_router(
             Questions(database, hints),

@@ -50,7 +50,7 @@ async def get_run(run_id: UUID, request: Request) -> Run:
 
 
 @router.get("/{run_id}/metrics")
-async def list_metrics(
+async def list_run_metrics(
     run_id: UUID,
     request: Request,
     after: int = Query(default=-1, ge=-1),

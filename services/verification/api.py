@@ -8,10 +8,10 @@ from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
 
 def create_router(verifier: Verifier) -> APIRouter:
     """The routes of the service."""
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", tags=["verdicts"])
 
     @router.post("/verdicts", response_model=VerdictBatchResult)
-    async def verdicts(batch: VerdictBatch) -> Response:
+    async def judge_responses(batch: VerdictBatch) -> Response:
         """Judge a batch of responses; the order is kept. Validated already, so that it is written straight to JSON."""
         result = await verifier.verdicts(batch)
         return Response(result.model_dump_json(), media_type="application/json")

@@ -13,6 +13,8 @@ from shared import web
 from shared.log import configure_logging
 from shared.settings import Settings
 
+BODY_LIMITS = {"/v1/verdicts": 64 << 20}
+
 
 def create_app() -> FastAPI:
     """The app; its worker processes live as long as its lifespan."""
@@ -28,6 +30,6 @@ def create_app() -> FastAPI:
         finally:
             await pool.close()
 
-    app = web.create_app("verification", Settings(), lifespan, pool.check)
+    app = web.create_app("verification", Settings(), lifespan, pool.check, body_limits=BODY_LIMITS)
     app.include_router(create_router(Verifier(pool, own.cache_entries)))
     return app

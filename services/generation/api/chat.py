@@ -8,13 +8,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from services.generation.api import ServicesDependency
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
-from shared.web import problem_response
+from shared.problems import problem_response
 
 router = APIRouter(tags=["chat"])
 
 
 @router.post("/v1/chat/completions")
-async def chat_completions(body: dict[str, Any], services: ServicesDependency) -> Response:
+async def create_chat_completion(body: dict[str, Any], services: ServicesDependency) -> Response:
     """`model` is a policy id, or the name of a policy when only one campaign uses it. `stream` is supported."""
     try:
         if body.get("stream"):
@@ -27,7 +27,7 @@ async def chat_completions(body: dict[str, Any], services: ServicesDependency) -
 
 
 @router.get("/v1/models")
-async def models(services: ServicesDependency) -> dict[str, Any]:
+async def list_models(services: ServicesDependency) -> dict[str, Any]:
     """Every policy one can talk to."""
     policies = await services.policies.listed(None)
     data = [

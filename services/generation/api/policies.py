@@ -12,13 +12,13 @@ router = APIRouter(tags=["policies"])
 
 
 @router.get("/v1/engine")
-async def engine(services: ServicesDependency) -> EngineInfo:
+async def get_engine(services: ServicesDependency) -> EngineInfo:
     """The base weights the engine was started with, and how many replicas answer."""
     return await services.engines.info()
 
 
 @router.post("/v1/policies", status_code=201)
-async def register(policy: PolicyIn, response: Response, services: ServicesDependency) -> Policy:
+async def register_policy(policy: PolicyIn, response: Response, services: ServicesDependency) -> Policy:
     """Register a policy: 201 when new, 200 when the same one is there, 409 when its name has other content."""
     registered, created = await services.policies.register(policy)
     response.status_code = 201 if created else 200
@@ -26,18 +26,18 @@ async def register(policy: PolicyIn, response: Response, services: ServicesDepen
 
 
 @router.get("/v1/policies")
-async def listed(services: ServicesDependency, campaign: UUID | None = None) -> list[Policy]:
+async def list_policies(services: ServicesDependency, campaign: UUID | None = None) -> list[Policy]:
     """Policies by version."""
     return await services.policies.listed(campaign)
 
 
 @router.get("/v1/policies/{policy_id}")
-async def get(policy_id: UUID, services: ServicesDependency) -> Policy:
+async def get_policy(policy_id: UUID, services: ServicesDependency) -> Policy:
     """One policy; `live` is what the engines hold right now."""
     return await services.policies.get(policy_id)
 
 
 @router.post("/v1/policies/{policy_id}/live")
-async def make_live(policy_id: UUID, services: ServicesDependency) -> Policy:
+async def make_policy_live(policy_id: UUID, services: ServicesDependency) -> Policy:
     """Load the policy into every replica; answers when each confirmed it. Repeating it is harmless."""
     return await services.policies.make_live(policy_id)

@@ -9,13 +9,13 @@ from fastapi.responses import StreamingResponse
 from services.generation.api import ServicesDependency
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.generation import PromptSamples, SampleRequest
-from shared.web import problem_response
+from shared.problems import problem_response
 
 router = APIRouter(tags=["samples"])
 
 
 @router.post("/v1/samples", response_class=StreamingResponse)
-async def samples(body: SampleRequest, request: Request, services: ServicesDependency) -> Response:
+async def sample_prompts(body: SampleRequest, request: Request, services: ServicesDependency) -> Response:
     """n samples for every prompt under one policy, as `application/x-ndjson` lines of `PromptSamples`.
 
     429 with Retry-After when too many prompts wait already.

@@ -28,15 +28,15 @@ def create_router(assignments: Assignments) -> APIRouter:
     router = APIRouter(prefix="/assignments", tags=["assignments"])
 
     @router.post("/claim")
-    async def claim(body: ClaimRequest) -> ClaimResult:
+    async def claim_assignments(body: ClaimRequest) -> ClaimResult:
         return await assignments.claim(body)
 
     @router.post("/heartbeat")
-    async def heartbeat(body: LeaseExtension) -> HeldLeases:
+    async def extend_assignments(body: LeaseExtension) -> HeldLeases:
         return HeldLeases(held=tuple(await assignments.extend(body)))
 
     @router.post("/fail")
-    async def fail(body: AssignmentFailure) -> AssignmentState:
+    async def fail_assignment(body: AssignmentFailure) -> AssignmentState:
         return AssignmentState(assignment_id=body.assignment_id, state=await assignments.fail(body))
 
     return router

@@ -28,16 +28,16 @@ def create_router(batches: Batches) -> APIRouter:
     router = APIRouter(prefix="/batches", tags=["batches"])
 
     @router.post("/lease")
-    async def lease(body: BatchLeaseRequest) -> BatchLease:
+    async def lease_batch(body: BatchLeaseRequest) -> BatchLease:
         return await batches.lease(body)
 
     @router.post("/{batch_id}/ack")
-    async def acknowledge(batch_id: UUID, body: BatchAck) -> BatchState:
+    async def acknowledge_batch(batch_id: UUID, body: BatchAck) -> BatchState:
         await batches.acknowledge(batch_id, body)
         return BatchState(batch_id=batch_id, state="acknowledged")
 
     @router.post("/release")
-    async def release(body: BatchRelease) -> Released:
+    async def release_batches(body: BatchRelease) -> Released:
         return Released(groups=await batches.release(body))
 
     return router

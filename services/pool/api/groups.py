@@ -23,11 +23,11 @@ def create_router(groups: Groups) -> APIRouter:
     router = APIRouter(prefix="/groups", tags=["groups"])
 
     @router.post("")
-    async def store(body: GroupBatch) -> GroupBatchResult:
+    async def store_groups(body: GroupBatch) -> GroupBatchResult:
         return await groups.store(body)
 
     @router.get("")
-    async def page(
+    async def list_groups(
         order: UUID | None = None,
         question: UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -39,7 +39,7 @@ def create_router(groups: Groups) -> APIRouter:
         return GroupPage.model_construct(items=tuple(found), next=None if following is None else str(following))
 
     @router.get("/{group_id}")
-    async def get(group_id: UUID) -> Group:
+    async def get_group(group_id: UUID) -> Group:
         return await groups.get(group_id)
 
     return router

@@ -37,12 +37,12 @@ def create_router(questions: Questions) -> APIRouter:
     router = APIRouter(tags=["questions"])
 
     @router.put("/campaigns/{campaign_id}/settings")
-    async def put_settings(campaign_id: UUID, body: CampaignSettings) -> CampaignSettings:
+    async def put_campaign_settings(campaign_id: UUID, body: CampaignSettings) -> CampaignSettings:
         await questions.put_campaign(campaign_id, body.name, body.router)
         return body
 
     @router.post("/questions")
-    async def submit(campaign: UUID, request: Request) -> IngestReport:
+    async def submit_questions(campaign: UUID, request: Request) -> IngestReport:
         """Questions as JSON (an object or a list), NDJSON or one uploaded file. A bad one is refused by its number."""
         await questions.require_campaign(campaign)
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -77,7 +77,7 @@ def create_router(questions: Questions) -> APIRouter:
         return await questions.get(question_id)
 
     @router.get("/pools")
-    async def get_pools(campaign: UUID) -> PoolCounts:
+    async def get_pool_counts(campaign: UUID) -> PoolCounts:
         return await questions.counts(campaign)
 
     return router

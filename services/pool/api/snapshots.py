@@ -13,14 +13,14 @@ def create_router(snapshots: Snapshots) -> APIRouter:
     router = APIRouter(prefix="/snapshots", tags=["snapshots"])
 
     @router.post("", responses={201: {"model": Snapshot}})
-    async def create(body: SnapshotIn, response: Response) -> Snapshot:
+    async def create_snapshot(body: SnapshotIn, response: Response) -> Snapshot:
         """201 when it is new (it is built in the background), 200 when it was there, 409 when its key has another one."""
         snapshot, created = await snapshots.create(body)
         response.status_code = 201 if created else 200
         return snapshot
 
     @router.get("/{snapshot_id}")
-    async def get(snapshot_id: UUID) -> Snapshot:
+    async def get_snapshot(snapshot_id: UUID) -> Snapshot:
         return await snapshots.get(snapshot_id)
 
     return router

@@ -8,16 +8,19 @@ import httpx
 import pytest
 from asyncpg.exceptions import (
     CannotConnectNowError,
+    DataError,
     DeadlockDetectedError,
     DiskFullError,
     TooManyConnectionsError,
     UniqueViolationError,
+    UntranslatableCharacterError,
 )
 from fastapi import FastAPI
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from shared.bodies import MAX_BODY_BYTES
 from shared.contracts.base import Contract
 from shared.settings import Settings
 from shared.web import create_app
@@ -90,3 +93,68 @@ async def test_an_echoed_field_can_always_be_written_and_stays_small(key: str) -
     answer = await ask("POST", content=f'{{"name": "a", {key}: 1}}', headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
     assert len(answer.content) < 2000
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "code", "said"),
+    [
+        (b"{}", {}, 415, "unsupported_type", "send application/json"),
+        (b"<a/>", {"Content-Type": "application/xml"}, 415, "unsupported_type", "'application/xml'"),
+        (b"", JSON, 422, "invalid_request", "Field required"),
+        (b"{nope", JSON, 422, "invalid_request", "not JSON: Expecting property name"),
+        (b'{"name": "\xff"}', JSON, 400, "http_400", "UTF-8"),
+        (b"[" * 100_000, JSON, 400, "http_400", "well-formed"),
+        (b'{"name": ' + b"1" * 5000 + b"}", JSON, 400, "http_400", "well-formed"),
+        (b"[1]", JSON, 422, "invalid_request", "valid dictionary"),
+        (b'{"query": 1, "name": "a"}', JSON, 422, "invalid_request", "query: Extra inputs"),
+        (b'{"name": "' + b"x" * MAX_BODY_BYTES + b'"}', JSON, 413, "body_too_large", "4,194,304 bytes"),
+    ],
+)
+async def test_a_bad_body_is_refused_with_the_way_out(
+    content: bytes, headers: dict[str, str], status: int, code: str, said: str
+) -> None:
+    answer = await ask("POST", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert said in answer.json()["error"]["message"]
+
+
+async def test_a_body_without_a_length_is_read_up_to_the_limit_and_no_further() -> None:
+    sent_bytes = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent_bytes
+        while True:
+            sent_bytes += 1 << 16
+            yield b" " * (1 << 16)
+
+    answer = await ask("POST", content=endless(), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert sent_bytes <= MAX_BODY_BYTES + (2 << 16)
+
+
+async def test_a_length_that_lies_is_not_believed() -> None:
+    body = b'{"name": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    answer = await ask("POST", content=body, headers=JSON | {"Content-Length": "20"})
+    assert answer.status_code == 413
+    for huge in ("9" * 30, str(MAX_BODY_BYTES + 1)):
+        answer = await ask("POST", content=b'{"name": "a"}', headers=JSON | {"Content-Length": huge})
+        assert answer.status_code == 413
+
+
+async def test_a_repeated_parameter_an_address_that_is_not_there_and_a_method_are_named() -> None:
+    repeated = await ask("POST", params=[("a", "1"), ("a", "2")], json={"name": "a"})
+    assert (repeated.status_code, repeated.json()["error"]["code"]) == (422, "repeated_parameter")
+    assert "Parameter 'a' comes 2 times" in repeated.json()["error"]["message"]
+    other = await ask("DELETE")
+    assert (other.status_code, other.json()["error"]["code"]) == (405, "http_405")
+    assert other.headers["allow"]
+    assert "does not take DELETE" in other.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("cause", [UntranslatableCharacterError, DataError])
+async def test_a_value_that_the_database_cannot_hold_is_the_senders(cause: type[Exception]) -> None:
+    answer = await ask("GET", database_error(cause))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "unusable_value")
