@@ -288,6 +288,16 @@ class SnapshotRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class SnapshotQuestionRow(Base):
+    """A question of which a ready snapshot has rows: written once, with what makes the snapshot ready."""
+
+    __tablename__ = "snapshot_questions"
+    __table_args__ = (PrimaryKeyConstraint("snapshot_id", "question_id"), Index(None, "question_id"))
+
+    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey("snapshots.id"))
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
+
+
 class RunFenceRow(Base):
     """The highest fencing token seen of a run; its row lock also makes the run's batch calls one after the other."""
 

@@ -1,14 +1,16 @@
 """Snapshots and the leases of their builders."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pool.models import SnapshotRow
+from services.pool.models import QuestionRow, SnapshotQuestionRow, SnapshotRow
+from services.pool.router import UNUSABLE_STATES
 from shared.contracts.snapshots import SnapshotIn, SnapshotStatus
 
 
@@ -87,3 +89,43 @@ async def finish(session: AsyncSession, snapshot_id: UUID, token: UUID, values: 
         .returning(SnapshotRow.id)
     )
     return (await session.execute(statement)).scalar_one_or_none() is not None
+
+
+async def give_back(session: AsyncSession, snapshot_id: UUID, token: UUID) -> None:
+    """End the builder's lease; what it did counts as no attempt."""
+    statement = (
+        update(SnapshotRow)
+        .where(SnapshotRow.id == snapshot_id, SnapshotRow.lease_token == token)
+        .values(lease_token=None, lease_expires_at=None, attempts=SnapshotRow.attempts - 1)
+    )
+    await session.execute(statement)
+
+
+async def put_questions(session: AsyncSession, snapshot_id: UUID, question_ids: Iterable[str | UUID]) -> None:
+    """Write of which questions the snapshot has rows, by COPY; each id once."""
+    await session.execute(delete(SnapshotQuestionRow).where(SnapshotQuestionRow.snapshot_id == snapshot_id))
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    await driver.copy_records_to_table(
+        SnapshotQuestionRow.__tablename__,
+        schema_name=SnapshotQuestionRow.metadata.schema,
+        columns=["snapshot_id", "question_id"],
+        records=((snapshot_id, question_id) for question_id in question_ids),
+    )
+
+
+async def count_unusable(session: AsyncSession, snapshot_id: UUID) -> int:
+    """How many of its questions are quarantined or retracted; whether one is stays settled until the transaction ends.
+
+    The questions are locked against that, so that whoever retracts one either is seen here or sees the snapshot.
+    """
+    members = select(SnapshotQuestionRow.question_id).where(SnapshotQuestionRow.snapshot_id == snapshot_id)
+    settled = (
+        select(QuestionRow.state)
+        .where(QuestionRow.id.in_(members))
+        .order_by(QuestionRow.id)
+        .with_for_update(read=True)
+        .cte()  # as a subquery it would be filtered before anything is locked
+    )
+    statement = select(func.count()).select_from(settled).where(settled.c.state.in_(UNUSABLE_STATES))
+    return (await session.execute(statement)).scalar_one()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -27,6 +28,18 @@ LEASE_S = 30.0
 HEARTBEAT_S = 5.0
 MAX_ATTEMPTS = 5
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A snapshot's new values, and of which questions it has rows."""
+
+    values: dict[str, object]
+    questions: Sequence[str] = ()
+
+
+class _QuestionsLeftError(Exception):
+    """Questions were quarantined or retracted while their rows were built."""
 
 
 class Snapshots:
@@ -75,24 +88,39 @@ class Snapshots:
         assert row.lease_token is not None
         if row.attempts > MAX_ATTEMPTS:
             died = f"Snapshot {row.key!r} was given up: its builder died {MAX_ATTEMPTS} times; the pool's log has the details."
-            values: dict[str, object] = {"status": SnapshotStatus.FAILED, "error": row.error or died}
+            result = _Result({"status": SnapshotStatus.FAILED, "error": row.error or died})
         else:
             async with self._kept(row.id, row.lease_token):
-                values = await self._result(row)
-        async with self._database.transaction() as session:
-            written = await snapshots.finish(session, row.id, row.lease_token, values)
-        if written and values.get("status", SnapshotStatus.BUILDING) is not SnapshotStatus.BUILDING:
+                result = await self._result(row)
+        if await self._finish(row, result) and result.values.get("status") is not None:
             self._hints.advance(row.campaign_id)
         return True
 
-    async def _result(self, row: SnapshotRow) -> dict[str, object]:
-        """The new values of a snapshot that was built, cannot be built, or cannot be written now."""
+    async def _finish(self, row: SnapshotRow, result: "_Result") -> bool:
+        """Write the result and the snapshot's questions; False when another builder has the lease, or a question left."""
+        assert row.lease_token is not None
+        try:
+            async with self._database.transaction() as session:
+                if not await snapshots.finish(session, row.id, row.lease_token, result.values):
+                    return False
+                if result.questions:
+                    await snapshots.put_questions(session, row.id, result.questions)
+                    _require_all(await snapshots.count_unusable(session, row.id))
+        except _QuestionsLeftError as error:
+            log.info("snapshot %r is built again: %s", row.key, error)
+            async with self._database.transaction() as session:
+                await snapshots.give_back(session, row.id, row.lease_token)
+            return False
+        return True
+
+    async def _result(self, row: SnapshotRow) -> "_Result":
+        """What becomes of a snapshot that was built, cannot be built, or cannot be written now."""
         try:
             return await self._build(SnapshotIn.model_validate(row.request), row.id)
         except HeadwaterError as error:
-            return {"status": SnapshotStatus.FAILED, "error": error.message}
+            return _Result({"status": SnapshotStatus.FAILED, "error": error.message})
         except OSError as error:
-            return self._unwritten(row, error)
+            return _Result(self._unwritten(row, error))
 
     def _unwritten(self, row: SnapshotRow, error: OSError) -> dict[str, object]:
         """The artifact store fails: tried again when the lease is over, a few times."""
@@ -104,8 +132,8 @@ class Snapshots:
             return {"error": message}
         return {"status": SnapshotStatus.FAILED, "error": message}
 
-    async def _build(self, request: SnapshotIn, snapshot_id: UUID) -> dict[str, object]:
-        """Read, build in a thread, write; returns the row's new values. Raises: HeadwaterError, OSError."""
+    async def _build(self, request: SnapshotIn, snapshot_id: UUID) -> "_Result":
+        """Read, build in a thread, write. Raises: HeadwaterError, OSError."""
         async with self._database.transaction() as session:
             responses = [row async for row in groups.trainable(session, request.order_id)]
         replay = await self._replay(request)
@@ -116,7 +144,7 @@ class Snapshots:
         rounds: dict[str, int] = {}
         for row in built.rows:
             rounds[str(row.rounds)] = rounds.get(str(row.rounds), 0) + 1
-        return {
+        values: dict[str, object] = {
             "status": SnapshotStatus.READY,
             "error": None,
             "uri": uri,
@@ -125,6 +153,7 @@ class Snapshots:
             "rounds": rounds,
             "dropped": {str(reason): count for reason, count in built.dropped.items()},
         }
+        return _Result(values, sorted({row.question_id for row in built.rows}))
 
     async def _replay(self, request: SnapshotIn) -> list[rows.Row]:
         """The rows of the snapshot to mix in, but those of questions that left since. Raises: HeadwaterError, OSError."""
@@ -158,6 +187,11 @@ class Snapshots:
             await asyncio.sleep(HEARTBEAT_S)
             async with self._database.transaction() as session:
                 await snapshots.extend(session, snapshot_id, token, LEASE_S)
+
+
+def _require_all(unusable: int) -> None:
+    if unusable:
+        raise _QuestionsLeftError(f"{unusable} of its questions left the pool meanwhile")
 
 
 def _render(request: SnapshotIn, responses: Sequence[Row[Any]], replay: Sequence[rows.Row]) -> tuple[bytes, rows.Built]:

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pyarrow.parquet as pq
 import pytest
 
@@ -34,6 +35,13 @@ def rows_of(snapshot: Any):
         spans = [(segment["start"], segment["end"]) for segment in row["segments"]]
         assert [0, *(end for _, end in spans)] == [*(start for start, _ in spans), len(row["text"])]
     return rows
+
+
+async def members(pool: PoolClient, snapshot: Any) -> set[str]:
+    found = await pool.execute(
+        "SELECT question_id FROM pool.snapshot_questions WHERE snapshot_id = :id", id=snapshot["id"]
+    )
+    return {str(row.question_id) for row in found}
 
 
 async def taught(pool: PoolClient):
@@ -78,6 +86,7 @@ async def test_own_attempts_become_trajectories_with_replay(pool: PoolClient):
     assert 2 * sum(first_verdicts) == len(own)
     assert max(row["rounds"] for row in own) > 1
     assert not {"Calculate 1+1.", "Held out"} & {row["question"] for row in own}
+    assert await members(pool, snapshot) == {row["question_id"] for row in rows}
     again = await built(pool, "sft-1-again", "s2r", probe, **fields)
     assert again["content_hash"] == snapshot["content_hash"]
 
@@ -103,3 +112,24 @@ async def test_a_dead_builders_snapshot_is_built_by_the_next(pool: PoolClient):
         while (again := await pool.ask("GET", f"/v1/snapshots/{snapshot['id']}"))["status"] == "building":
             await asyncio.sleep(0.05)
     assert (again["status"], again["content_hash"]) == ("ready", snapshot["content_hash"])
+    assert len(await members(pool, again)) == 29
+
+
+async def test_a_question_that_leaves_while_its_rows_are_built_is_left_out(pool: PoolClient):
+    order = await taught(pool)
+    retracting = await asyncpg.connect(pool.database_url.replace("+asyncpg", ""))
+    building = None
+    async with retracting.transaction():
+        await retracting.execute("UPDATE pool.questions SET state = 'retracted' WHERE text = 'Calculate 5+1.'")
+        building = asyncio.create_task(built(pool, "sft-0", "distill", order))
+        async with asyncio.timeout(60):
+            while not await pool.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE :pid = ANY(pg_blocking_pids(pid))",
+                pid=retracting.get_server_pid(),
+            ):
+                await asyncio.sleep(0.02)
+    await retracting.close()
+    snapshot = await building
+    rows = rows_of(snapshot)
+    assert "Calculate 5+1." not in {row["question"] for row in rows}
+    assert len(await members(pool, snapshot)) == len(rows) == 28
