@@ -26,7 +26,7 @@ class Door:
 DOORS = (
     Door("/v1/campaigns", BOTH, "cascade"),
     Door("/v1/questions", BOTH, "pool"),
-    Door("/v1/pools", READ, "pool", below=False),
+    Door("/v1/pools", READ, "pool"),
     Door("/v1/orders", READ, "pool"),
     Door("/v1/groups", READ, "pool"),
     Door("/v1/snapshots", READ, "pool"),

@@ -29,6 +29,11 @@ def order_id(campaign_id: UUID, key: str) -> UUID:
     return uuid5(campaign_id, f"order:{key}")
 
 
+def difficulty_scope(campaign_id: UUID) -> UUID:
+    """The scope of the counters of a campaign's levels by version and moves between pools."""
+    return uuid5(campaign_id, "difficulty")
+
+
 def snapshot_id(campaign_id: UUID, key: str) -> UUID:
     """By the campaign and the writer's key."""
     return uuid5(campaign_id, f"snapshot:{key}")

@@ -12,6 +12,7 @@ from services.pool.hints import BusHints, Hints
 from services.pool.repository import campaigns
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
+from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Groups(database, hints),
             snapshots,
             Batches(database, hints),
+            Difficulty(database),
         )
     )
     return app

@@ -1,5 +1,6 @@
 """Where a question goes: pure functions over pass rates, configured by the campaign (algorithms: STAgent's split)."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from shared.contracts.orders import OrderPurpose
@@ -8,6 +9,7 @@ from shared.contracts.recipe import RouterRecipe
 
 UNUSABLE_STATES = (QuestionState.QUARANTINED, QuestionState.RETRACTED)
 USABLE_STATES = tuple(state for state in QuestionState if state not in UNUSABLE_STATES)
+TINY_POOL = "tiny"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class Standing:
         """Out for good; what was measured stays readable."""
         return replace(self, state=QuestionState.QUARANTINED)
 
+    def retracted(self) -> "Standing":
+        """Out for good, by a person's word; what was measured stays readable."""
+        return replace(self, state=QuestionState.RETRACTED)
+
     def counted_as(self) -> frozenset[str]:
         """The campaign's counters that this question is in. States, levels and `tiny` count train questions."""
         if self.split is Split.EVAL:
@@ -77,6 +83,24 @@ class Standing:
             names.update({"tiny"} if self.tiny else ())
             names.update({f"level:{self.level}"} if self.level is not None else ())
         return frozenset(names)
+
+
+def pool_moves(before: Standing, after: Standing) -> list[tuple[str, str]]:
+    """(from, to) of each pool that a question changed. `tiny` lies beside the states, so it is entered from one and left to one."""
+    moves = [(str(before.state), str(after.state))] if before.state is not after.state else []
+    if before.tiny is not after.tiny:
+        moves.append((str(after.state), TINY_POOL) if after.tiny else (TINY_POOL, str(after.state)))
+    return moves
+
+
+def measured_as(before: Standing, after: Standing) -> Counter[tuple[int, int]]:
+    """What changes in the counts of questions by (policy version, level): the newest probe under a version counts for it."""
+    changes: Counter[tuple[int, int]] = Counter()
+    if after.probed_version is not None and after.level is not None:
+        changes[after.probed_version, after.level] += 1
+        if before.probed_version == after.probed_version and before.level is not None:
+            changes[after.probed_version, before.level] -= 1
+    return changes
 
 
 @dataclass(frozen=True, slots=True)

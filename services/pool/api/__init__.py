@@ -4,12 +4,14 @@ from fastapi import APIRouter
 
 from services.pool.api import assignments as assignments_api
 from services.pool.api import batches as batches_api
+from services.pool.api import difficulty as difficulty_api
 from services.pool.api import groups as groups_api
 from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
 from services.pool.api import snapshots as snapshots_api
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
+from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
@@ -23,6 +25,7 @@ def create_router(
     groups: Groups,
     snapshots: Snapshots,
     batches: Batches,
+    difficulty: Difficulty,
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
@@ -32,4 +35,5 @@ def create_router(
     router.include_router(groups_api.create_router(groups))
     router.include_router(snapshots_api.create_router(snapshots))
     router.include_router(batches_api.create_router(batches))
+    router.include_router(difficulty_api.create_router(difficulty))
     return router

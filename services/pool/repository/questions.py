@@ -10,8 +10,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import PassRateRow, QuestionEventRow, QuestionRow
+from services.pool.repository import difficulty
 from services.pool.repository.counters import Deltas
-from services.pool.router import UNUSABLE_STATES, Standing
+from services.pool.router import UNUSABLE_STATES, Standing, pool_moves
 from shared.contracts.questions import Question, QuestionIn, QuestionKind, QuestionState, Split
 
 
@@ -163,7 +164,7 @@ async def page(
 
 
 async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], deltas: Deltas) -> None:
-    """Write new standings of locked questions of one campaign, an event for each change of state, and the counters."""
+    """Write new standings of locked questions of one campaign, an event for each change of pool, and the counters."""
     if not moves:
         return
     table: Any = QuestionRow.__table__
@@ -184,17 +185,7 @@ async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], 
             for move in sorted(moves, key=lambda move: move.question_id)
         ],
     )
-    events = [
-        {
-            "question_id": move.question_id,
-            "from_state": move.before.state,
-            "to_state": move.after.state,
-            "reason": move.reason,
-            "order_id": move.order_id,
-        }
-        for move in moves
-        if move.after.state is not move.before.state
-    ]
+    events = [event for move in moves for event in _events(move)]
     if events:
         await session.execute(insert(QuestionEventRow), events)
     for move in moves:
@@ -202,6 +193,20 @@ async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], 
             deltas.add(campaign_id, name)
         for name in move.before.counted_as():
             deltas.add(campaign_id, name, -1)
+        difficulty.count(campaign_id, move.before, move.after, move.reason, deltas)
+
+
+def _events(move: Move) -> list[dict[str, Any]]:
+    return [
+        {
+            "question_id": move.question_id,
+            "from_state": from_pool,
+            "to_state": to_pool,
+            "reason": move.reason,
+            "order_id": move.order_id,
+        }
+        for from_pool, to_pool in pool_moves(move.before, move.after)
+    ]
 
 
 async def pass_rates(
