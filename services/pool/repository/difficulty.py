@@ -5,7 +5,7 @@ The counts of a campaign have a scope of their own, so that they weigh on no rea
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Row, func, select
@@ -51,7 +51,7 @@ async def counts(session: AsyncSession, campaign_id: UUID) -> tuple[Measured, di
     return measured, moves
 
 
-async def measurements(session: AsyncSession, question_id: UUID) -> Sequence[Row[Any]]:
+async def measurements(session: AsyncSession, question_id: UUID) -> Sequence[Row[UUID, int, str, int, int, datetime]]:
     """Of a question: n and correct by policy and purpose, oldest version first."""
     statement = (
         select(

@@ -71,7 +71,7 @@ class Difficulty:
         return CampaignDifficulty(campaign_id=campaign_id, versions=tuple(versions), moves=tuple(counted))
 
 
-def _measurement(row: Row[Any], router: RouterRecipe) -> Measurement:
+def _measurement(row: Row[*tuple[Any, ...]], router: RouterRecipe) -> Measurement:
     rate = PassRate(int(row.n), int(row.correct))
     found = interval(rate.n, rate.correct)
     return Measurement(
