@@ -5,8 +5,8 @@ from uuid import UUID, uuid5
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006_difficulty_counts"
-down_revision = "0005_gateway"
+revision = "0007_difficulty_counts"
+down_revision = "0006_snapshot_questions"
 branch_labels = None
 depends_on = None
 
