@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 pytestmark = pytest.mark.integration
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def alembic(database_url: str, *words: str) -> subprocess.CompletedProcess[str]:
