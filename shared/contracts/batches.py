@@ -9,7 +9,8 @@ from shared.contracts.orders import Group
 
 
 class BatchLeaseRequest(Contract):
-    """Lease `groups` whole groups of a standing order for (run, step). Idempotent: the same (run, step) gets the same batch.
+    """Lease `groups` whole groups of a standing order for (run, step). Idempotent: the same (run, step) gets the same batch,
+    unless the run has a newer policy by now for which a group of it is too old.
 
     `policy_version`: the trainer's newest published version; a group older than `max_staleness` versions is dropped
     with its reason and never handed out. `fence`: the run's fencing token; a smaller one than seen before is refused.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -100,23 +100,46 @@ async def drop_stale(session: AsyncSession, order_id: UUID, oldest_version: int)
 
 async def drop_unusable(session: AsyncSession, order_id: UUID) -> int:
     """Drop waiting groups of questions that were quarantined or retracted; returns how many."""
-    unusable = select(QuestionRow.id).where(
-        QuestionRow.id == GroupRow.question_id, QuestionRow.state.in_(UNUSABLE_STATES)
-    )
     statement = (
         update(GroupRow)
-        .where(GroupRow.order_id == order_id, GroupRow.consumption == "waiting", unusable.exists())
+        .where(GroupRow.order_id == order_id, GroupRow.consumption == "waiting", _of_unusable_question())
         .values(consumption="dropped", drop_reason="question-unusable")
         .execution_options(synchronize_session=False)
     )
     return await _count(session, statement)
 
 
-async def oldest_waiting(session: AsyncSession, order_id: UUID, limit: int) -> Sequence[GroupRow]:
-    """The oldest waiting groups, locked."""
+def _of_unusable_question() -> ColumnElement[bool]:
+    return (
+        select(QuestionRow.id)
+        .where(QuestionRow.id == GroupRow.question_id, QuestionRow.state.in_(UNUSABLE_STATES))
+        .exists()
+    )
+
+
+async def holds_older(session: AsyncSession, batch_id: UUID, oldest_version: int) -> bool:
+    """Whether a batch has a group of a version before `oldest_version`."""
+    older = (
+        select(GroupRow.id)
+        .join(BatchGroupRow, BatchGroupRow.group_id == GroupRow.id)
+        .where(BatchGroupRow.batch_id == batch_id, GroupRow.policy_version < oldest_version)
+    )
+    return (await session.execute(select(older.exists()))).scalar_one()
+
+
+async def oldest_waiting(session: AsyncSession, order_id: UUID, oldest_version: int, limit: int) -> Sequence[GroupRow]:
+    """The waiting groups that may be trained on, oldest first, locked.
+
+    Also one that came in late, after what is too old was dropped in this very transaction, is of `oldest_version` or newer.
+    """
     statement = (
         select(GroupRow)
-        .where(GroupRow.order_id == order_id, GroupRow.consumption == "waiting")
+        .where(
+            GroupRow.order_id == order_id,
+            GroupRow.consumption == "waiting",
+            GroupRow.policy_version >= oldest_version,
+            ~_of_unusable_question(),
+        )
         .order_by(GroupRow.sequence)
         .limit(limit)
         .with_for_update()

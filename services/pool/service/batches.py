@@ -29,6 +29,8 @@ class Batches:
     async def lease(self, request: BatchLeaseRequest) -> BatchLease:
         """The batch of (run, step), leased now or before; without one when too few groups wait.
 
+        One that was leased before and is too old for the policy that the run has reached is given back and leased anew.
+
         Raises: NotFoundError (order), ConflictError `fenced`, `not_standing`, `not_rollout`, `other_order`.
         """
         batch_id = identity.batch_id(request.run_id, request.step)
@@ -48,9 +50,18 @@ class Batches:
             if batch is not None and batch.order_id != request.order_id:
                 raise ConflictError("other_order", f"Step {request.step} of this run has a batch of another order.")
             await batches.lock_order(session, request.order_id)
-            dropped = await self._clear(session, request)
-            if batch is None or batch.state == "released":
-                chosen = await batches.oldest_waiting(session, request.order_id, request.groups)
+            oldest_version = request.policy_version - request.max_staleness
+            held = batch is not None and batch.state != "released"
+            if (
+                batch is not None
+                and batch.state == "leased"
+                and await batches.holds_older(session, batch_id, oldest_version)
+            ):
+                await batches.release(session, [batch_id])
+                held = False
+            dropped = await self._clear(session, request, oldest_version)
+            if not held:
+                chosen = await batches.oldest_waiting(session, request.order_id, oldest_version, request.groups)
                 leased = [group.id for group in chosen] if len(chosen) == request.groups else []
                 if leased:
                     await batches.lease(session, batch_id, request, chosen)
@@ -65,10 +76,10 @@ class Batches:
             batch_id=batch_id if leased else None, groups=tuple(loaded), waiting=waiting, dropped_stale=dropped
         )
 
-    async def _clear(self, session: AsyncSession, request: BatchLeaseRequest) -> int:
+    async def _clear(self, session: AsyncSession, request: BatchLeaseRequest, oldest_version: int) -> int:
         """Take back what expired, then drop what may not be trained on; returns how many were too stale."""
         await batches.release(session, await batches.expired(session, request.order_id))
-        stale = await batches.drop_stale(session, request.order_id, request.policy_version - request.max_staleness)
+        stale = await batches.drop_stale(session, request.order_id, oldest_version)
         unusable = await batches.drop_unusable(session, request.order_id)
         deltas = counters.Deltas()
         deltas.add(request.order_id, "dropped:stale", stale)

@@ -3,10 +3,12 @@
 import asyncio
 import random
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.pool.repository import batches
+from shared.db import Database
 from tests.integration.pool.client import PoolClient, group
 
 pytestmark = pytest.mark.integration
@@ -126,6 +128,37 @@ async def test_stale_groups_are_dropped_when_they_would_be_leased(pool: PoolClie
     [(dropped,)] = await pool.execute("SELECT count(*) FROM pool.groups WHERE drop_reason = 'stale'")
     assert dropped == 4
     assert len(await pool.claim()) == 6
+
+
+async def test_a_batch_that_has_grown_too_old_is_leased_anew(pool: PoolClient):
+    order, run = await standing(pool), str(uuid4())
+    await pool.answer_all()
+    await lease(pool, order, run, 0)
+    kept = await lease(pool, order, run, 1)
+    await acknowledge(pool, kept["batch_id"], run, 1)
+    refused = await lease(pool, order, run, 0, policy_version=2)
+    assert (refused["batch_id"], refused["waiting"], refused["dropped_stale"]) == (None, 0, 4)
+    assert ids(await lease(pool, order, run, 1, policy_version=2)) == ids(kept)
+    newer = {"policy_id": str(uuid4()), "policy_version": 2}
+    await pool.ask("PUT", f"/v1/orders/{order['id']}/policy", json=newer)
+    await pool.answer_all()
+    anew = await lease(pool, order, run, 0, policy_version=2)
+    assert {group["policy_version"] for group in anew["groups"]} == {2}
+    await acknowledge(pool, anew["batch_id"], run, 0)
+
+
+async def test_a_group_that_comes_too_late_to_be_dropped_is_not_handed_out(pool: PoolClient):
+    """As when it comes in between the dropping and the choice of one lease."""
+    order = await standing(pool)
+    await pool.answer_all()
+    [(question,)] = await pool.execute("SELECT question_id FROM pool.groups WHERE consumption = 'waiting' LIMIT 1")
+    await pool.execute("UPDATE pool.questions SET state = 'quarantined' WHERE id = :id", id=question)
+    database = Database(pool.database_url)
+    async with database.transaction() as session:
+        newer = await batches.oldest_waiting(session, UUID(order["id"]), 2, 10)
+        usable = await batches.oldest_waiting(session, UUID(order["id"]), 1, 10)
+    await database.close()
+    assert (len(newer), len(usable)) == (0, 5)
 
 
 async def test_groups_of_a_question_that_leaked_into_eval_are_not_trained_on(pool: PoolClient):
