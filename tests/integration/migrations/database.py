@@ -174,7 +174,7 @@ def _canonical(row: Any) -> str:
 
 def lost(before: Rows, after: Rows) -> list[str]:
     """Rows of `before` that are not in `after`, by the columns that both have; tables that only one has are left out."""
-    problems = []
+    problems: list[str] = []
     for table in sorted(before.keys() & after.keys()):
         columns = _columns(before[table]) & _columns(after[table]) if after[table] else _columns(before[table])
         missing = _projected(before[table], columns) - _projected(after[table], columns)
