@@ -98,7 +98,8 @@ def trained_twice(evidence: Evidence) -> list[str]:
 
 def skipped(evidence: Evidence) -> list[str]:
     """What a checkpoint holds is consumed and the other way round; steps have no gap; what was not trained on has a reason."""
-    stored, problems = {group["id"]: group for group in evidence.stored.groups}, []
+    stored = {group["id"]: group for group in evidence.stored.groups}
+    problems: list[str] = []
     trained = {group for checkpoint in evidence.checkpoints for group, _ in checkpoint["groups"]}
     consumed = {group["id"] for group in stored.values() if group["consumption"] == "consumed"}
     problems.extend(f"group {id_} is in a checkpoint and not consumed" for id_ in trained - consumed)
@@ -137,7 +138,8 @@ def lost_acknowledgements(evidence: Evidence) -> list[str]:
 
 def broken_bound(evidence: Evidence) -> list[str]:
     """No trainer was handed a group older than its bound, and none was dropped as too old that was not."""
-    bound, problems = evidence.max_staleness, []
+    bound = evidence.max_staleness
+    problems: list[str] = []
     newest = 0
     for fact in facts_of(evidence.journal, "lease"):
         newest = max(newest, fact["version"])
@@ -161,7 +163,8 @@ def broken_bound(evidence: Evidence) -> list[str]:
 
 def wrong_counters(evidence: Evidence) -> list[str]:
     """What the pool counts is what there is."""
-    stored, problems = evidence.stored, []
+    stored = evidence.stored
+    problems: list[str] = []
     states = Counter((assignment["order_id"], assignment["state"]) for assignment in stored.assignments)
     made = Counter(assignment["order_id"] for assignment in stored.assignments)
     for order_id, counted in evidence.counted_orders.items():
