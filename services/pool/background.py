@@ -1,4 +1,4 @@
-"""What the pool does between requests: builds snapshots, folds counters, notices orders that ended unnoticed.
+"""What the pool does between requests: builds snapshots, indexes texts, folds counters, notices orders that ended unnoticed.
 
 Every replica runs it; leases and skipped locks keep them apart. A failure is logged and tried again at the next turn.
 """
@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager, suppress
 
 from services.pool.hints import Hints
 from services.pool.repository import counters
+from services.pool.service.listing import index_texts
 from services.pool.service.orders import complete_finished
 from services.pool.service.snapshots import Snapshots
 from shared.db import Database
 
 BUILD_EVERY_S = 2.0
 TIDY_EVERY_S = 5.0
+INDEX_EVERY_S = 5.0
 log = logging.getLogger(__name__)
 
 
@@ -34,6 +36,9 @@ async def running(database: Database, hints: Hints, snapshots: Snapshots) -> Asy
 
     tasks = [
         asyncio.create_task(_repeat("building snapshots", build, wait_for_order)),
+        asyncio.create_task(
+            _repeat("indexing texts", lambda: index_texts(database), lambda: asyncio.sleep(INDEX_EVERY_S))
+        ),
         asyncio.create_task(_repeat("tidying", lambda: tidy(database, hints), lambda: asyncio.sleep(TIDY_EVERY_S))),
     ]
     try:

@@ -14,6 +14,7 @@ from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
+from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.snapshots import Snapshots
@@ -56,6 +57,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             snapshots,
             Batches(database, hints),
             Difficulty(database),
+            Lists(database),
         )
     )
     return app

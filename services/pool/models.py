@@ -20,8 +20,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    case,
     false,
     func,
+    literal_column,
 )
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -74,6 +76,19 @@ class QuestionRow(Base):
         Index(None, "campaign_id", "text_hash"),
         Index(None, "campaign_id", "split", "state", "position"),
         Index(None, "campaign_id", "position"),
+        # What is usual when questions come in is in none of these, and costs the writer nothing.
+        Index("ix_questions_tiny", "campaign_id", "position", postgresql_where=sql("tiny")),
+        Index("ix_questions_level", "campaign_id", "level", "position", postgresql_where=sql("level IS NOT NULL")),
+        Index(
+            "ix_questions_pass_rate",
+            "campaign_id",
+            "pass_rate",
+            "position",
+            postgresql_where=sql("pass_rate IS NOT NULL"),
+        ),
+        Index("ix_questions_source", "campaign_id", "source", "position", postgresql_where=sql("source <> ''")),
+        Index("ix_questions_kind", "campaign_id", "kind", "position", postgresql_where=sql("kind <> 'math'")),
+        Index("ix_questions_domain", "campaign_id", "domain", "position", postgresql_where=sql("domain <> 'text'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -95,13 +110,32 @@ class QuestionRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class QuestionTextRow(Base):
+    """The text of a question, indexed by its pieces. Filled in the background (`repository.texts`), in the order of positions."""
+
+    __tablename__ = "question_texts"
+    __table_args__ = (
+        PrimaryKeyConstraint("campaign_id", "position"),
+        Index("ix_question_texts_pieces", "text", postgresql_using="gin", postgresql_ops={"text": "gin_trgm_ops"}),
+    )
+
+    campaign_id: Mapped[UUID]
+    position: Mapped[int] = mapped_column(BigInteger)
+    text: Mapped[str]
+
+
 class QuestionEventRow(Base):
     """Each change of a question's state, with its reason and the order that caused it."""
 
     __tablename__ = "question_events"
-    __table_args__ = (Index(None, "question_id", "id"),)
+    __table_args__ = (
+        Index(None, "question_id", "id"),
+        Index(None, "campaign_id", "id"),
+        Index(None, "campaign_id", "reason", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    campaign_id: Mapped[UUID]
     question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
     from_state: Mapped[str]
     to_state: Mapped[str]
@@ -117,6 +151,7 @@ class OrderRow(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "key"),
         Index("ix_orders_open", "created_at", postgresql_where=sql("state = 'open'")),
+        Index(None, "campaign_id", "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -148,6 +183,13 @@ class AssignmentRow(Base):
     __table_args__ = (
         Index("ix_assignments_available", "available_at", "sequence", postgresql_where=sql("available_at IS NOT NULL")),
         Index("ix_assignments_unfinished", "order_id", postgresql_where=sql("available_at IS NOT NULL")),
+        Index(
+            "ix_assignments_given_up",
+            "order_id",
+            "state",
+            "sequence",
+            postgresql_where=sql("state IN ('dead', 'withdrawn')"),
+        ),
         Index(None, "order_id", "sequence"),
     )
 
@@ -189,6 +231,11 @@ class GroupRow(Base):
         Index(None, "order_id", "sequence"),
         Index(None, "question_id", "sequence"),
         Index("ix_groups_waiting", "order_id", "sequence", postgresql_where=sql("consumption = 'waiting'")),
+        Index("ix_groups_leased", "order_id", "sequence", postgresql_where=sql("consumption = 'leased'")),
+        Index(
+            "ix_groups_dropped", "order_id", "drop_reason", "sequence", postgresql_where=sql("drop_reason IS NOT NULL")
+        ),
+        Index(None, "policy_id", "sequence"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -207,6 +254,15 @@ class GroupRow(Base):
     consumption: Mapped[str]
     drop_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# What the scored responses of a group say together.
+GROUP_OUTCOME = case(
+    (GroupRow.scored == 0, literal_column("'unscored'")),
+    (GroupRow.correct == 0, literal_column("'incorrect'")),
+    (GroupRow.correct == GroupRow.scored, literal_column("'correct'")),
+    else_=literal_column("'mixed'"),
+)
 
 
 class ResponseRow(Base):
@@ -268,6 +324,7 @@ class SnapshotRow(Base):
     __table_args__ = (
         UniqueConstraint("campaign_id", "key"),
         Index("ix_snapshots_building", "created_at", postgresql_where=sql("status = 'building'")),
+        Index(None, "campaign_id", "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -314,6 +371,7 @@ class BatchRow(Base):
     __table_args__ = (
         UniqueConstraint("run_id", "step"),
         Index("ix_batches_leased", "order_id", "lease_expires_at", postgresql_where=sql("state = 'leased'")),
+        Index(None, "order_id", "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

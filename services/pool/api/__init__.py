@@ -6,6 +6,7 @@ from services.pool.api import assignments as assignments_api
 from services.pool.api import batches as batches_api
 from services.pool.api import difficulty as difficulty_api
 from services.pool.api import groups as groups_api
+from services.pool.api import lists as lists_api
 from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
 from services.pool.api import snapshots as snapshots_api
@@ -13,6 +14,7 @@ from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
+from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.snapshots import Snapshots
@@ -26,9 +28,11 @@ def create_router(
     snapshots: Snapshots,
     batches: Batches,
     difficulty: Difficulty,
+    lists: Lists,
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
+    router.include_router(lists_api.create_router(lists))
     router.include_router(questions_api.create_router(questions))
     router.include_router(orders_api.create_router(orders))
     router.include_router(assignments_api.create_router(assignments))

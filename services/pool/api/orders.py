@@ -20,10 +20,6 @@ def create_router(orders: Orders) -> APIRouter:
         response.status_code = 201 if created else 200
         return order
 
-    @router.get("")
-    async def list_orders(campaign: UUID) -> list[Order]:
-        return await orders.of_campaign(campaign)
-
     @router.get("/{order_id}")
     async def get_order(order_id: UUID) -> Order:
         return await orders.get(order_id)

@@ -1,16 +1,15 @@
 """Campaign settings, questions and pool counts."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 
 from services.pool.service.lines import Item, Layout, items
 from services.pool.service.questions import Questions
 from shared.contracts.base import Contract
-from shared.contracts.questions import IngestReport, PoolCounts, Question, QuestionState, Split
+from shared.contracts.questions import IngestReport, PoolCounts, Question
 from shared.contracts.recipe import RouterRecipe
 from shared.errors import HeadwaterError
 
@@ -23,13 +22,6 @@ class CampaignSettings(Contract):
 
     name: str
     router: RouterRecipe = RouterRecipe()
-
-
-class QuestionPage(Contract):
-    """Some questions; `next` is the cursor of those behind them."""
-
-    items: tuple[Question, ...]
-    next: str | None
 
 
 def create_router(questions: Questions) -> APIRouter:
@@ -59,18 +51,6 @@ def create_router(questions: Questions) -> APIRouter:
             )
         async with request.form(max_files=1) as form:
             return await questions.ingest(campaign, _file_items(form))
-
-    @router.get("/questions")
-    async def list_questions(
-        campaign: UUID,
-        split: Split | None = None,
-        state: QuestionState | None = None,
-        level: Annotated[int | None, Query(ge=1, le=5)] = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[int, Query(ge=0)] = 0,
-    ) -> QuestionPage:
-        found, following = await questions.page(campaign, split, state, level, after, limit)
-        return QuestionPage.model_construct(items=tuple(found), next=None if following is None else str(following))
 
     @router.get("/questions/{question_id}")
     async def get_question(question_id: UUID) -> Question:

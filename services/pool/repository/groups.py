@@ -31,20 +31,6 @@ async def insert_all(
         await session.execute(insert(ResponseRow), list(responses))
 
 
-async def page(
-    session: AsyncSession, order_id: UUID | None, question_id: UUID | None, after: int, limit: int
-) -> Sequence[tuple[int, Group]]:
-    """(sequence, group) behind `after`, in the order they were stored."""
-    statement = select(GroupRow.id, GroupRow.sequence).where(GroupRow.sequence > after)
-    if order_id is not None:
-        statement = statement.where(GroupRow.order_id == order_id)
-    if question_id is not None:
-        statement = statement.where(GroupRow.question_id == question_id)
-    found = (await session.execute(statement.order_by(GroupRow.sequence).limit(limit))).all()
-    loaded = {group.id: group for group in await load(session, [row.id for row in found])}
-    return [(row.sequence, loaded[row.id]) for row in found]
-
-
 async def load(session: AsyncSession, ids: Sequence[UUID]) -> list[Group]:
     """Whole groups, in the order of `ids`."""
     statement = select(GroupRow, QuestionRow).join(QuestionRow, QuestionRow.id == GroupRow.question_id)

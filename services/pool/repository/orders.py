@@ -35,12 +35,6 @@ async def get(session: AsyncSession, order_id: UUID) -> OrderRow | None:
     return await session.get(OrderRow, order_id)
 
 
-async def of_campaign(session: AsyncSession, campaign_id: UUID) -> Sequence[OrderRow]:
-    """All orders of a campaign, oldest first."""
-    statement = select(OrderRow).where(OrderRow.campaign_id == campaign_id).order_by(OrderRow.created_at, OrderRow.id)
-    return (await session.execute(statement)).scalars().all()
-
-
 async def open_standing(session: AsyncSession) -> Sequence[OrderRow]:
     """Open standing orders, in the order in which they are locked."""
     statement = (

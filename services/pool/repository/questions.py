@@ -143,26 +143,6 @@ async def unusable(session: AsyncSession, campaign_id: UUID) -> set[UUID]:
     return set((await session.execute(statement)).scalars())
 
 
-async def page(
-    session: AsyncSession,
-    campaign_id: UUID,
-    split: Split | None,
-    state: QuestionState | None,
-    level: int | None,
-    after: int,
-    limit: int,
-) -> Sequence[QuestionRow]:
-    """Questions behind the position `after`, in the order they came in."""
-    statement = select(QuestionRow).where(QuestionRow.campaign_id == campaign_id, QuestionRow.position > after)
-    if split is not None:
-        statement = statement.where(QuestionRow.split == split)
-    if state is not None:
-        statement = statement.where(QuestionRow.state == state)
-    if level is not None:
-        statement = statement.where(QuestionRow.level == level)
-    return (await session.execute(statement.order_by(QuestionRow.position).limit(limit))).scalars().all()
-
-
 async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], deltas: Deltas) -> None:
     """Write new standings of locked questions of one campaign, an event for each change of pool, and the counters."""
     if not moves:
@@ -185,7 +165,7 @@ async def move(session: AsyncSession, campaign_id: UUID, moves: Sequence[Move], 
             for move in sorted(moves, key=lambda move: move.question_id)
         ],
     )
-    events = [event for move in moves for event in _events(move)]
+    events = [event | {"campaign_id": campaign_id} for move in moves for event in _events(move)]
     if events:
         await session.execute(insert(QuestionEventRow), events)
     for move in moves:

@@ -112,14 +112,6 @@ class Groups:
             raise NotFoundError("group", group_id)
         return found[0]
 
-    async def page(
-        self, order_id: UUID | None, question_id: UUID | None, after: int, limit: int
-    ) -> tuple[list[Group], int | None]:
-        """Up to `limit` groups and the cursor of the next ones."""
-        async with self._database.transaction() as session:
-            rows = await groups.page(session, order_id, question_id, after, limit)
-        return [group for _, group in rows], rows[-1][0] if len(rows) == limit else None
-
 
 def _fault(group: GroupIn, assignment: AssignmentRow, order: OrderRow) -> str | None:
     """Why a group cannot be the assignment's."""

@@ -89,12 +89,7 @@ class Orders:
             row = await orders.get(session, order_id)
             if row is None:
                 raise NotFoundError("order", order_id)
-            return (await _contracts(session, [row]))[0]
-
-    async def of_campaign(self, campaign_id: UUID) -> list[Order]:
-        """All orders of a campaign, oldest first."""
-        async with self._database.transaction() as session:
-            return await _contracts(session, await orders.of_campaign(session, campaign_id))
+            return (await contracts(session, [row]))[0]
 
     async def set_policy(self, order_id: UUID, policy: OrderPolicy) -> Order:
         """What is not claimed yet is sampled with this policy; an older version never replaces a newer one.
@@ -160,7 +155,8 @@ async def complete_finished(database: Database, hints: Hints, order_ids: Sequenc
         hints.advance(campaign_id)
 
 
-async def _contracts(session: AsyncSession, rows: Sequence[OrderRow]) -> list[Order]:
+async def contracts(session: AsyncSession, rows: Sequence[OrderRow]) -> list[Order]:
+    """The wire form of orders, with their progress."""
     progress = await counters.of_scopes(session, [row.id for row in rows])
     return [_contract(row, progress[row.id]) for row in rows]
 

@@ -145,20 +145,6 @@ class Questions:
                 raise NotFoundError("question", question_id)
             return questions.to_contract(row)
 
-    async def page(
-        self,
-        campaign_id: UUID,
-        split: Split | None,
-        state: QuestionState | None,
-        level: int | None,
-        after: int,
-        limit: int,
-    ) -> tuple[list[Question], int | None]:
-        """Up to `limit` questions and the cursor of the next ones."""
-        async with self._database.transaction() as session:
-            rows = await questions.page(session, campaign_id, split, state, level, after, limit)
-        return [questions.to_contract(row) for row in rows], rows[-1].position if len(rows) == limit else None
-
     async def counts(self, campaign_id: UUID) -> PoolCounts:
         """The counters of a campaign. States, levels and `tiny` count train questions; `train` counts usable ones."""
         async with self._database.transaction() as session:

@@ -69,7 +69,7 @@ class Snapshots:
                 )
         if created:
             self.ordered.set()
-        return _contract(row), created
+        return contract(row), created
 
     async def get(self, snapshot_id: UUID) -> Snapshot:
         """One snapshot. Raises: NotFoundError."""
@@ -77,7 +77,7 @@ class Snapshots:
             row = await snapshots.get(session, snapshot_id)
         if row is None:
             raise NotFoundError("snapshot", snapshot_id)
-        return _contract(row)
+        return contract(row)
 
     async def build_next(self) -> bool:
         """Build the oldest snapshot that nobody builds; False when there is none."""
@@ -226,7 +226,8 @@ def _read(uri: str) -> bytes:
     return bytes(filesystem.cat_file(path))
 
 
-def _contract(row: SnapshotRow) -> Snapshot:
+def contract(row: SnapshotRow) -> Snapshot:
+    """The wire form of a snapshot."""
     return Snapshot(
         id=row.id,
         campaign_id=row.campaign_id,
