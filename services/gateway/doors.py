@@ -30,7 +30,7 @@ DOORS = (
     Door("/v1/orders", READ, "pool"),
     Door("/v1/groups", READ, "pool"),
     Door("/v1/snapshots", READ, "pool"),
-    Door("/v1/batches", READ, "pool"),
+    Door("/v1/batches", READ, "pool", below=False),
     Door("/v1/question-events", READ, "pool", below=False),
     Door("/v1/policies", BOTH, "generation"),
     Door("/v1/engine", READ, "generation", below=False),

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -194,7 +194,11 @@ async def test_groups_events_assignments_orders_and_batches(pool: PoolClient):
     claimed = await pool.claim(limit=4)
     failure = {"assignment_id": claimed[0]["id"], "lease_token": claimed[0]["lease_token"], "reason": "engine-away"}
     await pool.ask("POST", "/v1/assignments/fail", json=failure | {"message": "it left"})
-    outcomes = (lambda _, at: "correct" if at else "incorrect", "correct", "unscored")
+    outcomes: tuple[Callable[[Any, int], str] | str, ...] = (
+        lambda _, at: "correct" if at else "incorrect",
+        "correct",
+        "unscored",
+    )
     await pool.hand_in(*(group(assignment, outcome) for assignment, outcome in zip(claimed[1:], outcomes, strict=True)))
     await pool.claim(limit=1, worker="second")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.gateway.doors import door_for
 from shared.errors import HeadwaterError
 
-INTERNAL = ("assignments", "batches", "samples", "verdicts", "", ".", "..", "health", "metrics")
+INTERNAL = ("assignments", "samples", "verdicts", "", ".", "..", "health", "metrics")
 SEGMENT = st.text(st.characters(codec="utf-8", exclude_characters="/%\\"), max_size=8)
 
 
@@ -34,9 +34,22 @@ def test_public_paths_have_one(method: str, path: str, service: str):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("PUT", "/v1/campaigns/1/settings"), ("POST", "/v1/orders"), ("DELETE", "/v1/runs/1")]
+    ("method", "path"),
+    [
+        ("PUT", "/v1/campaigns/1/settings"),
+        ("POST", "/v1/orders"),
+        ("POST", "/v1/batches"),
+        ("DELETE", "/v1/runs/1"),
+    ],
 )
 def test_other_methods_are_refused(method: str, path: str):
     with pytest.raises(HeadwaterError) as refused:
         door_for(method, path)
     assert refused.value.status == 405
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_only_the_list_of_batches_is_public(method: str):
+    with pytest.raises(HeadwaterError) as refused:
+        door_for(method, "/v1/batches/lease")
+    assert refused.value.status == 404
