@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from shared.contracts.base import Contract
 from shared.contracts.engine import EngineInfo
+from shared.contracts.lineage import QuestionUses, RetractedUsesList, RetractManyIn, TrainedOn, TrainedOnRequest
 from shared.contracts.metrics import OrderMetrics
 from shared.contracts.orders import Order, OrderIn
 from shared.contracts.policies import Policy, PolicyIn
@@ -27,7 +28,8 @@ from shared.settings import Settings
 from shared.web import call, service_client
 
 T = TypeVar("T")
-TIMEOUT_S, LIVE_TIMEOUT_S, METRICS_TIMEOUT_S = 15.0, 180.0, 60.0
+TIMEOUT_S, LIVE_TIMEOUT_S, METRICS_TIMEOUT_S, LINEAGE_TIMEOUT_S = 15.0, 180.0, 60.0, 60.0
+MAX_RUNS = 1000
 
 
 class _Runs(Contract):
@@ -52,7 +54,7 @@ class _Peer:
             raise UnavailableError("answer_not_understood", message) from error
 
 
-def _body(contract: OrderIn | PolicyIn | RunIn | SnapshotIn | RouterRecipe) -> dict[str, object]:
+def _body(contract: Contract) -> dict[str, object]:
     return contract.model_dump(mode="json")
 
 
@@ -94,6 +96,23 @@ class PoolClient(_Peer):
         """A snapshot and whether it is ready."""
         return await self._call("GET", f"/v1/snapshots/{snapshot_id}", Snapshot)
 
+    async def question_uses(self, question_id: UUID, after: int, limit: int) -> QuestionUses:
+        """What the pool knows of a question's lineage."""
+        params = {"after": after, "limit": limit}
+        return await self._call("GET", f"/v1/lineage/questions/{question_id}", QuestionUses, params=params)
+
+    async def trained_on(self, request: TrainedOnRequest) -> TrainedOn:
+        """The questions of snapshots and of runs' batches."""
+        return await self._call(
+            "POST", "/v1/lineage/questions", TrainedOn, json=_body(request), timeout=LINEAGE_TIMEOUT_S
+        )
+
+    async def retract(self, request: RetractManyIn) -> RetractedUsesList:
+        """Leave questions out from now on. Idempotent."""
+        return await self._call(
+            "POST", "/v1/lineage/retractions", RetractedUsesList, json=_body(request), timeout=LINEAGE_TIMEOUT_S
+        )
+
 
 class GenerationClient(_Peer):
     """Which policies exist, and the engine."""
@@ -112,6 +131,14 @@ class GenerationClient(_Peer):
         """Answers when every replica serves the policy. Idempotent."""
         return await self._call("POST", f"/v1/policies/{policy_id}/live", Policy, timeout=LIVE_TIMEOUT_S)
 
+    async def policy(self, policy_id: UUID) -> Policy:
+        """One policy."""
+        return await self._call("GET", f"/v1/policies/{policy_id}", Policy)
+
+    async def policies(self, campaign_id: UUID) -> list[Policy]:
+        """Every policy of a campaign, by version."""
+        return await self._call("GET", "/v1/policies", list[Policy], params={"campaign": str(campaign_id)})
+
 
 class TrainingClient(_Peer):
     """Runs."""
@@ -125,6 +152,11 @@ class TrainingClient(_Peer):
     async def run(self, run_id: UUID) -> Run:
         """A run and where it stands."""
         return await self._call("GET", f"/v1/runs/{run_id}", Run)
+
+    async def runs(self, campaign_id: UUID) -> tuple[Run, ...]:
+        """The runs of a campaign, oldest first."""
+        params = {"campaign": str(campaign_id), "limit": MAX_RUNS}
+        return (await self._call("GET", "/v1/runs", _Runs, params=params)).items
 
     async def cancel_run(self, run_id: UUID) -> None:
         """Stop a run; one that has ended stays as it is."""

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.cascade import api
+from services.cascade.api import campaigns, lineage
 from services.cascade.client import connect
 from shared import web
 from shared.db import Database
@@ -27,5 +27,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         await database.close()
 
     app = web.create_app("cascade", settings, lifespan, database.ping)
-    app.include_router(api.router)
+    app.include_router(campaigns.router)
+    app.include_router(lineage.router)
     return app

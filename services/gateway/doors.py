@@ -11,7 +11,7 @@ READ, WRITE, BOTH = frozenset({"GET"}), frozenset({"POST"}), frozenset({"GET", "
 
 @dataclass(frozen=True)
 class Door:
-    """`path` itself and (`below`) everything under it, for these methods."""
+    """`path` itself and (`below`) everything under it, for these methods; a segment `*` of the path is any one segment."""
 
     path: str
     methods: frozenset[str]
@@ -20,11 +20,17 @@ class Door:
 
     def covers(self, path: str) -> bool:
         """Whether this door leads to the path."""
-        return path == self.path or (self.below and path.startswith(f"{self.path}/"))
+        own, asked = self.path.split("/"), path.split("/")
+        is_long_enough = len(asked) >= len(own) if self.below else len(asked) == len(own)
+        return is_long_enough and all(part in ("*", given) for part, given in zip(own, asked, strict=False))
 
 
+# The first door that covers a path and takes its method is the one: a narrow one stands before the wide one of its path.
 DOORS = (
     Door("/v1/campaigns", BOTH, "cascade"),
+    Door("/v1/questions/*/lineage", READ, "cascade", below=False),
+    Door("/v1/questions/*/retract", WRITE, "cascade", below=False),
+    Door("/v1/questions/retract", WRITE, "cascade", below=False),
     Door("/v1/questions", BOTH, "pool"),
     Door("/v1/pools", READ, "pool"),
     Door("/v1/orders", READ, "pool"),
@@ -32,6 +38,7 @@ DOORS = (
     Door("/v1/snapshots", READ, "pool"),
     Door("/v1/batches", READ, "pool", below=False),
     Door("/v1/question-events", READ, "pool", below=False),
+    Door("/v1/policies/*/lineage", READ, "cascade", below=False),
     Door("/v1/policies", BOTH, "generation"),
     Door("/v1/engine", READ, "generation", below=False),
     Door("/v1/chat/completions", WRITE, "generation", below=False),

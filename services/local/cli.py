@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from services.local.commands import campaigns, demo, stack
+from services.local.commands import campaigns, demo, retraction, stack
 from services.local.errors import LocalError
 
 
@@ -45,6 +45,7 @@ app.command()(stack.logs)
 app.command()(demo.demo)
 app.command()(campaigns.submit)
 app.command()(campaigns.report)
+app.command()(retraction.retract)
 app.add_typer(campaigns.campaign_app, name="campaign")
 
 if __name__ == "__main__":

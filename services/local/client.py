@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from services.local.errors import LocalError
 from shared.contracts.campaigns import Campaign, Report
+from shared.contracts.lineage import MAX_RETRACTED_AT_ONCE, Retractions
 from shared.contracts.problems import ProblemBody
 from shared.contracts.questions import IngestReport, Refusal
 from shared.layout import is_array
@@ -106,6 +107,23 @@ class Gateway:
             )
             moved = tuple(_at_line(refusal, first_line + refusal.line) for refusal in report.refusals)
             yield report.model_copy(update={"refusals": moved})
+
+    def retract(self, reason: str, ids: Sequence[UUID]) -> Iterator[Retractions]:
+        """Leave these questions out from now on; yields the answer to each piece of them."""
+        for first in range(0, len(ids), MAX_RETRACTED_AT_ONCE):
+            piece = [str(one) for one in ids[first : first + MAX_RETRACTED_AT_ONCE]]
+            yield self._retract({"reason": reason, "ids": piece})
+
+    def retract_source(self, reason: str, campaign_id: UUID, source: str) -> Iterator[Retractions]:
+        """Leave every question of a campaign's source out from now on; yields the answer to each piece of them."""
+        more = True
+        while more:
+            answer = self._retract({"reason": reason, "campaign": str(campaign_id), "source": source})
+            yield answer
+            more = answer.more
+
+    def _retract(self, body: dict[str, Any]) -> Retractions:
+        return self._call(Retractions, "POST", "/v1/questions/retract", json=body)
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         body = self._send(method, path, **request).content

@@ -15,8 +15,10 @@ from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
 from services.pool.service.listing import Lists
+from services.pool.service.lineage import Lineage
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
+from services.pool.service.retraction import Retractions
 from services.pool.service.snapshots import Snapshots
 from shared import web
 from shared.bus import create_celery
@@ -58,6 +60,8 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Batches(database, hints),
             Difficulty(database),
             Lists(database),
+            Lineage(database),
+            Retractions(database, hints),
         )
     )
     return app

@@ -7,6 +7,7 @@ from services.pool.api import batches as batches_api
 from services.pool.api import difficulty as difficulty_api
 from services.pool.api import groups as groups_api
 from services.pool.api import lists as lists_api
+from services.pool.api import lineage as lineage_api
 from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
 from services.pool.api import snapshots as snapshots_api
@@ -15,8 +16,10 @@ from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
 from services.pool.service.listing import Lists
+from services.pool.service.lineage import Lineage
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
+from services.pool.service.retraction import Retractions
 from services.pool.service.snapshots import Snapshots
 
 
@@ -29,6 +32,8 @@ def create_router(
     batches: Batches,
     difficulty: Difficulty,
     lists: Lists,
+    lineage: Lineage,
+    retractions: Retractions,
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
@@ -40,4 +45,5 @@ def create_router(
     router.include_router(snapshots_api.create_router(snapshots))
     router.include_router(batches_api.create_router(batches))
     router.include_router(difficulty_api.create_router(difficulty))
+    router.include_router(lineage_api.create_router(lineage, retractions))
     return router

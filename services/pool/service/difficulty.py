@@ -46,7 +46,7 @@ class Difficulty:
             level=row.level,
             pass_rate=row.pass_rate,
             measurements=tuple(_measurement(line, router) for line in measured),
-            moves=tuple(_move(event) for event in moves),
+            moves=tuple(to_move(event) for event in moves),
         )
 
     async def of_campaign(self, campaign_id: UUID) -> CampaignDifficulty:
@@ -89,7 +89,8 @@ def _measurement(row: Row[*tuple[Any, ...]], router: RouterRecipe) -> Measuremen
     )
 
 
-def _move(event: QuestionEventRow) -> PoolMove:
+def to_move(event: QuestionEventRow) -> PoolMove:
+    """The wire form of an event."""
     return PoolMove(
         from_pool=event.from_state,
         to_pool=event.to_state,

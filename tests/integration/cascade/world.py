@@ -58,7 +58,7 @@ class World:
         self.snapshot_end: Callable[[SnapshotIn], tuple[SnapshotStatus, int]] = lambda _: (SnapshotStatus.READY, 30)
         self.peers = Peers(
             PoolClient(self._client("pool", self._orders(), self._snapshots())),
-            GenerationClient(self._client("generation", self._generation())),
+            GenerationClient(self._client("generation", self._generation(), self._policies())),
             TrainingClient(self._client("training", self._training())),
         )
 
@@ -190,6 +190,11 @@ class World:
                 ready_replicas=1,
             )
 
+        return router
+
+    def _policies(self) -> APIRouter:
+        router = APIRouter(prefix="/v1")
+
         @router.post("/policies", status_code=201)
         async def register(policy: PolicyIn) -> Policy:
             for known in self.policies.values():
@@ -198,6 +203,16 @@ class World:
                         raise ConflictError("policy_exists", f"{policy.name} exists with other content.")
                     return known
             return self.add_policy(policy)
+
+        @router.get("/policies")
+        async def list_policies(campaign: UUID) -> list[Policy]:
+            return [policy for policy in self.policies.values() if policy.campaign_id == campaign]
+
+        @router.get("/policies/{policy_id}")
+        async def get_policy(policy_id: UUID) -> Policy:
+            if policy_id not in self.policies:
+                raise NotFoundError("policy", policy_id)
+            return self.policies[policy_id]
 
         @router.post("/policies/{policy_id}/live")
         async def live(policy_id: UUID) -> Policy:
@@ -228,8 +243,9 @@ class World:
             return self._once(self.runs, run, make, response)  # type: ignore[no-any-return]
 
         @router.get("")
-        async def list_runs(state: RunState) -> dict[str, Any]:
-            return {"items": [run.model_dump(mode="json") for run in self.runs.values() if run.state is state]}
+        async def list_runs(state: RunState | None = None, campaign: UUID | None = None) -> dict[str, Any]:
+            found = [run for run in self.runs.values() if state in (None, run.state)]
+            return {"items": [run.model_dump(mode="json") for run in found if campaign in (None, run.campaign_id)]}
 
         @router.get("/{run_id}")
         async def get_run(run_id: UUID) -> Run:

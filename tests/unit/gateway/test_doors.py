@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.gateway.doors import door_for
 from shared.errors import HeadwaterError
 
-INTERNAL = ("assignments", "samples", "verdicts", "", ".", "..", "health", "metrics")
+INTERNAL = ("assignments", "lineage", "samples", "verdicts", "", ".", "..", "health", "metrics")
 SEGMENT = st.text(st.characters(codec="utf-8", exclude_characters="/%\\"), max_size=8)
 
 
@@ -26,6 +26,14 @@ def test_internal_paths_have_none(method: str, first: str, rest: list[str]):
         ("POST", "/v1/policies/1/live", "generation"),
         ("POST", "/v1/chat/completions", "generation"),
         ("POST", "/v1/runs/1/cancel", "training"),
+        ("GET", "/v1/questions/1/lineage", "cascade"),
+        ("POST", "/v1/questions/1/retract", "cascade"),
+        ("POST", "/v1/questions/retract", "cascade"),
+        ("GET", "/v1/questions/1/difficulty", "pool"),
+        ("GET", "/v1/questions/lineage", "pool"),
+        ("GET", "/v1/pools/difficulty", "pool"),
+        ("GET", "/v1/policies/1/lineage", "cascade"),
+        ("GET", "/v1/policies/1", "generation"),
         ("GET", "/v1/campaigns/caf%C3%A9", "cascade"),
     ],
 )

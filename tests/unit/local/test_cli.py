@@ -22,6 +22,8 @@ RUNNER = CliRunner()
         (["logs", "pool"], "There is no log of 'pool'"),
         (["demo", "--recipe", "huge"], "There is no demo 'huge'; there are: tiny, smollm2."),
         (["report", "mine"], "start it with `headwater up`"),
+        (["retract", "--reason", "x"], "either by their ids or by --campaign and --source"),
+        (["retract", "00000000-0000-0000-0000-000000000001"], "needs its reason"),
         (["campaign", "create", "absent.toml"], "The recipe absent.toml cannot be read: No such file or directory."),
         (["up", "--model", "/no/such/model"], "There is no model directory '/no/such/model'"),
     ],
