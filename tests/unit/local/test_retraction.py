@@ -9,7 +9,7 @@ from rich.console import Console
 
 from services.local.client import Gateway
 from services.local.commands.retraction import show_retractions
-from shared.contracts.lineage import Retraction, RetractionStatus, Retractions, TouchedPolicy
+from shared.contracts.lineage import Retraction, Retractions, RetractionStatus, TouchedPolicy
 
 POLICY = TouchedPolicy(policy_id=uuid4(), name="rl", version=4, run_id=None, step=8, inherited=False)
 
