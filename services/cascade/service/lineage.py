@@ -57,9 +57,8 @@ def touched(policies: Sequence[Policy], steps: Mapping[UUID, int]) -> tuple[Touc
 
 
 def _is_made_after(policy: Policy, steps: Mapping[UUID, int]) -> bool:
-    if policy.run_id not in steps:
-        return False
-    return policy.step is None or steps[policy.run_id] < policy.step
+    first_step = steps.get(policy.run_id) if policy.run_id else None
+    return first_step is not None and (policy.step is None or first_step < policy.step)
 
 
 def _parents(policy: Policy) -> Iterator[UUID]:
