@@ -14,8 +14,8 @@ from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
-from services.pool.service.listing import Lists
 from services.pool.service.lineage import Lineage
+from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.retraction import Retractions

@@ -6,8 +6,8 @@ from services.pool.api import assignments as assignments_api
 from services.pool.api import batches as batches_api
 from services.pool.api import difficulty as difficulty_api
 from services.pool.api import groups as groups_api
-from services.pool.api import lists as lists_api
 from services.pool.api import lineage as lineage_api
+from services.pool.api import lists as lists_api
 from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
 from services.pool.api import snapshots as snapshots_api
@@ -15,8 +15,8 @@ from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
-from services.pool.service.listing import Lists
 from services.pool.service.lineage import Lineage
+from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.retraction import Retractions
