@@ -169,7 +169,7 @@ async def test_a_real_engine_samples_each_policy_from_its_own_weights(
     for seed in range(5, 8):
         adapter = make_adapter(base, tmp_path / f"full{seed}", seed)
         full[await register(http, f"full{seed}", PolicyKind.ADAPTER, adapter, base_policy)] = adapter
-    await asyncio.gather(*(sample(http, policy) for policy in full))
+    await asyncio.gather(*(sample(http, policy) for policy in (*full, over_base)))
     weights = {
         **{policy.id: (base, adapter) for policy, adapter in full.items()},
         base_policy.id: (base, None),
