@@ -23,9 +23,8 @@ from services.local.errors import LocalError
 ROOT = Path(__file__).parents[2]
 MAX_CONTEXT_TOKENS = 2048
 _GIGABYTE = 1 << 30
-# vLLM with its LoRA slots, without weights and KV cache. All its processes had at most 3.9 GB with 1 GB of KV cache when it ran
-# as three of them (each counted whole); scheduler and model are one now, and Headwater with a trainer stayed below 3.5 GB.
-_OVERHEAD_BYTES = 2 * _GIGABYTE
+# vLLM with its LoRA slots, without weights and KV cache: its processes had 3.4 GB together with the tiny model and 1 GB of KV cache.
+_OVERHEAD_BYTES = 5 * _GIGABYTE // 2
 _HUB_FILES = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja")
 
 
