@@ -39,7 +39,7 @@ class SampleRequest(Contract):
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=1024)
     n: int = Field(default=1, ge=1, le=256)
     sampling: SamplingParameters = SamplingParameters()
-    deadline_s: float = Field(default=120.0, gt=0, le=3600)
+    deadline_s: float = Field(default=600.0, gt=0, le=3600)
 
 
 class Sample(Contract):

@@ -39,7 +39,8 @@ class OrderIn(Contract):
     """Written by the cascade only. Idempotent by (campaign_id, key).
 
     A finite order makes its assignments at once. A standing order (`watermark_groups` set) makes new ones whenever
-    fewer than that many of its groups are waiting or being sampled, and is never complete until closed.
+    fewer than that many of its groups are waiting or being sampled, and is never complete until closed. `deadline_s`: what
+    sampling one group may take; a worker holds as many questions at once as the engine finishes well within it.
     """
 
     campaign_id: UUID
@@ -52,7 +53,7 @@ class OrderIn(Contract):
     selection: QuestionSelection = QuestionSelection()
     watermark_groups: int | None = Field(default=None, ge=1)
     max_attempts: int = Field(default=5, ge=1, le=100)
-    deadline_s: float = Field(default=120.0, gt=0, le=3600)
+    deadline_s: float = Field(default=600.0, gt=0, le=3600)
 
 
 class OrderState(StrEnum):
