@@ -72,12 +72,31 @@ class Model:
     """Everything that one campaign has."""
 
     train: dict[str, bool] = field(default_factory=dict)  # question → whether it is usable
-    eval_count: int = 0
+    leaked: set[str] = field(default_factory=set)  # train questions that are eval questions, too
+    retracted: set[str] = field(default_factory=set)
     orders: dict[str, ModelOrder] = field(default_factory=dict)
     assignments: dict[str, ModelAssignment] = field(default_factory=dict)
     groups: dict[str, ModelGroup] = field(default_factory=dict)
     batches: dict[tuple[str, int], ModelBatch] = field(default_factory=dict)
     fences: dict[str, int] = field(default_factory=dict)
+
+    # Questions
+
+    def leak(self, question: str) -> None:
+        self.train[question] = False
+        self.leaked.add(question)
+
+    def retract(self, question: str) -> int:
+        """How many waiting groups are dropped."""
+        waiting = [
+            group for group in self.groups.values() if (group.question, group.consumption) == (question, "waiting")
+        ]
+        first = question not in self.retracted
+        for group in waiting if first else ():
+            group.consumption = "dropped"
+        self.train[question] = False
+        self.retracted.add(question)
+        return len(waiting) if first else 0
 
     # Assignments
 

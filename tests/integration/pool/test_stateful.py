@@ -108,16 +108,24 @@ class PoolMachine(RuleBasedStateMachine):
     def submit_again(self, pick: int) -> None:
         text = self._one(self.texts, pick)
         report = self._submit([text], "train")
-        usable = self.model.train[self.texts[text]]
-        assert (report["duplicate"], report["refused"]) == ((1, 0) if usable else (0, 1))
+        leaked = self.texts[text] in self.model.leaked
+        assert (report["duplicate"], report["refused"]) == ((0, 1) if leaked else (1, 0))
 
     @precondition(lambda self: len(self.model.usable()) > 2)
     @rule(pick=PICK)
     def leak_into_eval(self, pick: int) -> None:
         text = self._one([text for text, id_ in self.texts.items() if self.model.train[id_]], pick)
         self._submit([text], "eval")
-        self.model.train[self.texts[text]] = False
-        self.model.eval_count += 1
+        self.model.leak(self.texts[text])
+
+    @precondition(lambda self: len(self.model.usable()) > 2)
+    @rule(pick=PICK)
+    def retract(self, pick: int) -> None:
+        question = self._one(self.model.train, pick)
+        body = {"ids": [question], "reason": "wrong answer"}
+        [told] = self.world.expect("POST", "/v1/lineage/retractions", json=body)["items"]
+        assert told["status"] == ("already" if question in self.model.retracted else "retracted")
+        assert told["dropped_groups"] == self.model.retract(question)
 
     def _submit(self, texts: list[str], split: str) -> Any:
         body = [{"question": text, "answer": "1", "split": split} for text in texts]
@@ -438,10 +446,11 @@ class PoolMachine(RuleBasedStateMachine):
             id_: (order.state, *self.model.progress(id_)) for id_, order in self.model.orders.items()
         }
         pools = self.world.expect("GET", "/v1/pools", params=campaign)
-        assert {name: pools[name] for name in ("train", "eval", "quarantined", "groups", "responses")} == {
+        assert {name: pools[name] for name in ("train", "eval", "quarantined", "retracted", "groups", "responses")} == {
             "train": len(self.model.usable()),
-            "eval": self.model.eval_count,
-            "quarantined": len(self.model.train) - len(self.model.usable()),
+            "eval": len(self.model.leaked),
+            "quarantined": len(self.model.leaked - self.model.retracted),
+            "retracted": len(self.model.retracted),
             "groups": len(self.model.groups),
             "responses": 2 * len(self.model.groups),
         }
