@@ -486,9 +486,14 @@ def policy(version: int) -> str:
 def test_any_order_of_calls_keeps_to_the_model(database_url: str, tmp_path: Path):
     asked = os.environ.get("HEADWATER_STATEFUL_EXAMPLES")
     world = World(database_url, tmp_path)
+
+    class Machine(PoolMachine):
+        def __init__(self) -> None:
+            super().__init__(world)
+
     try:
         run_state_machine_as_test(
-            lambda: PoolMachine(world),
+            Machine,
             settings=settings(
                 max_examples=int(asked) if asked else EXAMPLES,
                 stateful_step_count=STEPS,
