@@ -1,4 +1,4 @@
-"""HTTP out: the pool, generation and training, as the cascade uses them. Every call has a deadline.
+"""HTTP out: the pool, generation, training and verification, as the cascade uses them. Every call has a deadline.
 
 A peer that does not answer, or answers with nonsense, is an UnavailableError that names the service; an error that a
 peer names is passed on as it is.
@@ -16,11 +16,13 @@ from pydantic import ValidationError
 from shared.contracts.base import Contract
 from shared.contracts.engine import EngineInfo
 from shared.contracts.lineage import QuestionUses, RetractedUsesList, RetractManyIn, TrainedOn, TrainedOnRequest
+from shared.contracts.listing import OrderPage
 from shared.contracts.metrics import OrderMetrics
 from shared.contracts.orders import Order, OrderIn
 from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.questions import PoolCounts
 from shared.contracts.recipe import RouterRecipe
+from shared.contracts.reverification import ReverifyIn, Verifiers
 from shared.contracts.runs import Run, RunIn, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn
 from shared.errors import UnavailableError
@@ -113,6 +115,22 @@ class PoolClient(_Peer):
             "POST", "/v1/lineage/retractions", RetractedUsesList, json=_body(request), timeout=LINEAGE_TIMEOUT_S
         )
 
+    async def orders(self, campaign_id: UUID) -> list[Order]:
+        """Every order of a campaign, oldest first."""
+        found: list[Order] = []
+        params = {"campaign": str(campaign_id)}
+        while True:
+            page = await self._call("GET", "/v1/orders", OrderPage, params=params)
+            found.extend(page.items)
+            if page.next is None:
+                return found
+            params["after"] = page.next
+
+    async def reverify(self, order_id: UUID, request: ReverifyIn) -> Order:
+        """Make the order that judges an order's responses again, or get the one of this key."""
+        path = f"/v1/orders/{order_id}/reverify"
+        return await self._call("POST", path, Order, json=_body(request), timeout=LINEAGE_TIMEOUT_S)
+
 
 class GenerationClient(_Peer):
     """Which policies exist, and the engine."""
@@ -167,21 +185,37 @@ class TrainingClient(_Peer):
         return (await self._call("GET", "/v1/runs", _Runs, params={"state": RunState.QUEUED})).items
 
 
+class VerificationClient(_Peer):
+    """What judges."""
+
+    name = "verification"
+
+    async def verifiers(self) -> Verifiers:
+        """The present verifier of each kind."""
+        return await self._call("GET", "/v1/verifiers", Verifiers)
+
+
 @dataclass(frozen=True)
 class Peers:
-    """The three services that the cascade talks to."""
+    """The services that the cascade talks to."""
 
     pool: PoolClient
     generation: GenerationClient
     training: TrainingClient
+    verification: VerificationClient
 
 
 @asynccontextmanager
 async def connect(settings: Settings) -> AsyncIterator[Peers]:
     """Clients for the addresses of the environment."""
     async with AsyncExitStack() as stack:
-        urls = (settings.pool_url, settings.generation_url, settings.training_url)
-        pool, generation, training = [
+        urls = (settings.pool_url, settings.generation_url, settings.training_url, settings.verification_url)
+        pool, generation, training, verification = [
             await stack.enter_async_context(service_client(url, settings, TIMEOUT_S)) for url in urls
         ]
-        yield Peers(PoolClient(pool), GenerationClient(generation), TrainingClient(training))
+        yield Peers(
+            PoolClient(pool),
+            GenerationClient(generation),
+            TrainingClient(training),
+            VerificationClient(verification),
+        )

@@ -19,6 +19,7 @@ from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.retraction import Retractions
+from services.pool.service.reverification import Reverifications
 from services.pool.service.snapshots import Snapshots
 from shared import web
 from shared.bus import create_celery
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Lists(database),
             Lineage(database),
             Retractions(database, hints),
+            Reverifications(database, hints),
         )
     )
     return app

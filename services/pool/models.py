@@ -287,6 +287,39 @@ class ResponseRow(Base):
     milliseconds: Mapped[float]
 
 
+class ReverificationRow(Base):
+    """Which group an assignment of a re-verification judges again."""
+
+    __tablename__ = "reverifications"
+
+    assignment_id: Mapped[UUID] = mapped_column(ForeignKey("assignments.id"), primary_key=True)
+    group_id: Mapped[UUID] = mapped_column(ForeignKey("groups.id"))
+
+
+class VerdictRow(Base):
+    """A verdict in the history of a response that was judged again: by the order that sampled it, then by each re-verification.
+
+    `before_outcome`, `before_verifier`: what counted until then; None for the first one. What counts now is in `responses`.
+    """
+
+    __tablename__ = "verdicts"
+    __table_args__ = (PrimaryKeyConstraint("group_id", "position", "order_id"), Index(None, "order_id"))
+
+    group_id: Mapped[UUID] = mapped_column(ForeignKey("groups.id"))
+    position: Mapped[int]
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    verifier: Mapped[str]
+    outcome: Mapped[str]
+    unscored_reason: Mapped[str | None]
+    answer: Mapped[str | None]
+    segments: Mapped[list[Any]]
+    unparsed: Mapped[str | None]
+    milliseconds: Mapped[float]
+    before_outcome: Mapped[str | None]
+    before_verifier: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class PassRateRow(Base):
     """Question × policy, by the order that measured it. `mean` and `variance` are of the 0/1 outcome over `n` scored responses."""
 

@@ -16,6 +16,7 @@ from shared.contracts.orders import (
     LeaseExtension,
     LeaseRef,
 )
+from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult
 from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
 from shared.web import raise_problem
 
@@ -67,6 +68,14 @@ class PoolClient:
     async def hand_in(self, batch: GroupBatch) -> GroupBatchResult:
         """Hand finished groups in; a repeated group does no harm."""
         return await self._post("/v1/groups", batch, GroupBatchResult)
+
+    async def stored_responses(self, request: StoredResponsesRequest) -> StoredResponsesResult:
+        """The texts that assignments of a re-verification judge."""
+        return await self._post("/v1/reverifications/responses", request, StoredResponsesResult)
+
+    async def hand_in_verdicts(self, batch: NewVerdictsBatch) -> GroupBatchResult:
+        """Hand new verdicts in; repeating it does no harm."""
+        return await self._post("/v1/reverifications/verdicts", batch, GroupBatchResult)
 
     async def _post(self, path: str, body: Contract, answer: type[C]) -> C:
         return answer.model_validate_json(await _post("pool", self._client, path, body, POOL_DEADLINE_S))

@@ -1,8 +1,9 @@
-"""HTTP in: POST /v1/verdicts."""
+"""HTTP in: POST /v1/verdicts, GET /v1/verifiers."""
 
 from fastapi import APIRouter, Response
 
-from services.verification.service import Verifier
+from services.verification.service import VERIFIERS, Verifier
+from shared.contracts.reverification import Verifiers
 from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
 
 
@@ -15,5 +16,10 @@ def create_router(verifier: Verifier) -> APIRouter:
         """Judge a batch of responses; the order is kept. Validated already, so that it is written straight to JSON."""
         result = await verifier.verdicts(batch)
         return Response(result.model_dump_json(), media_type="application/json")
+
+    @router.get("/verifiers")
+    async def get_verifiers() -> Verifiers:
+        """What judges each kind now, as `name@version`."""
+        return Verifiers(verifiers=VERIFIERS)
 
     return router

@@ -12,6 +12,7 @@ from shared.contracts.difficulty import PoolMove
 from shared.contracts.orders import OrderPurpose
 from shared.contracts.policies import PolicyKind
 from shared.contracts.questions import QuestionState
+from shared.contracts.reverification import VerdictRecord
 from shared.contracts.runs import RunMethod, RunState
 from shared.contracts.snapshots import SnapshotRecipe, SnapshotStatus
 from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
@@ -43,6 +44,7 @@ class BatchUse(Contract):
 class GroupLineage(Contract):
     """A group of a question: who sampled it for what, how it was judged, and what trained on it.
 
+    `history`: every verdict of responses that were judged again, by position and oldest first.
     `consumption`: none (a finite order's), waiting, leased, consumed, or dropped with `drop_reason`.
     """
 
@@ -54,6 +56,7 @@ class GroupLineage(Contract):
     consumption: str
     drop_reason: str | None
     verdicts: tuple[ResponseVerdict, ...]
+    history: tuple[VerdictRecord, ...]
     batch: BatchUse | None
     created_at: datetime
 

@@ -13,12 +13,16 @@ from shared.contracts.verdicts import Verdict
 
 
 class OrderPurpose(StrEnum):
-    """What the groups of an order are for; the pool routes questions on `probe` groups only."""
+    """What an order is for; the pool routes questions on `probe` groups only.
+
+    `reverify` samples nothing: it judges stored responses again (`ReverifyIn`).
+    """
 
     TEACH = "teach"
     PROBE = "probe"
     ROLLOUT = "rollout"
     EVAL = "eval"
+    REVERIFY = "reverify"
 
 
 class QuestionSelection(Contract):

@@ -8,9 +8,11 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from services.cascade.client import Peers
 from services.cascade.service.campaigns import Campaigns
 from services.cascade.service.report import report
+from services.cascade.service.reverification import reverify
 from services.cascade.service.submission import JSON_TYPE, MAX_BODY_BYTES, TOML_TYPE, parse
 from shared.contracts.campaigns import Campaign, CampaignIn, Report
 from shared.contracts.recipe import Recipe
+from shared.contracts.reverification import ReverifyCampaign
 from shared.db import Database
 
 router = APIRouter(prefix="/v1/campaigns", tags=["campaigns"])
@@ -117,6 +119,16 @@ async def cancel_campaign(campaign: Identifier, service: Service) -> Campaign:
 async def resume_campaign(campaign: Identifier, service: Service) -> Campaign:
     """Try the failed stage of a campaign once more."""
     return await service.resume(campaign)
+
+
+@router.post("/{campaign}/reverify")
+async def reverify_campaign(
+    campaign: Identifier,
+    database: Annotated[Database, Depends(_database)],
+    peers: Annotated[Peers, Depends(_peers)],
+) -> ReverifyCampaign:
+    """Judge what older verifiers judged again; `GET /v1/orders/{id}/flips` says what came of each order."""
+    return await reverify(database, peers, campaign)
 
 
 @router.get("/{campaign}/report")

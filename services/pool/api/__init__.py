@@ -10,6 +10,7 @@ from services.pool.api import lineage as lineage_api
 from services.pool.api import lists as lists_api
 from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
+from services.pool.api import reverification as reverification_api
 from services.pool.api import snapshots as snapshots_api
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
@@ -20,6 +21,7 @@ from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
 from services.pool.service.retraction import Retractions
+from services.pool.service.reverification import Reverifications
 from services.pool.service.snapshots import Snapshots
 
 
@@ -34,6 +36,7 @@ def create_router(
     lists: Lists,
     lineage: Lineage,
     retractions: Retractions,
+    reverifications: Reverifications,
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
@@ -46,4 +49,5 @@ def create_router(
     router.include_router(batches_api.create_router(batches))
     router.include_router(difficulty_api.create_router(difficulty))
     router.include_router(lineage_api.create_router(lineage, retractions))
+    router.include_router(reverification_api.create_router(reverifications, orders))
     return router

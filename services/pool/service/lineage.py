@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from services.pool.repository import difficulty, lineage, questions
+from services.pool.models import VerdictRow
+from services.pool.repository import difficulty, lineage, questions, reverification
 from services.pool.service.difficulty import to_move
 from shared.contracts.lineage import (
     GroupLineage,
@@ -14,7 +15,9 @@ from shared.contracts.lineage import (
 )
 from shared.contracts.orders import OrderPurpose
 from shared.contracts.questions import QuestionState
+from shared.contracts.reverification import VerdictRecord
 from shared.contracts.snapshots import SnapshotRecipe, SnapshotStatus
+from shared.contracts.verdicts import VerdictOutcome
 from shared.db import Database
 from shared.errors import NotFoundError
 
@@ -34,6 +37,7 @@ class Lineage:
             facts = await lineage.groups(session, question_id, after, limit)
             group_ids = [fact.id for fact in facts]
             verdicts = await lineage.verdicts(session, group_ids)
+            history = await reverification.history(session, group_ids)
             batches = await lineage.batches(session, group_ids)
             moves = await difficulty.moves(session, question_id)
             snapshots = (await lineage.snapshots(session, [question_id]))[question_id]
@@ -52,6 +56,7 @@ class Lineage:
                     consumption=fact.consumption,
                     drop_reason=fact.drop_reason,
                     verdicts=tuple(verdicts[fact.id]),
+                    history=tuple(_record(verdict) for verdict in history[fact.id]),
                     batch=batches.get(fact.id),
                     created_at=fact.created_at,
                 )
@@ -77,3 +82,15 @@ class Lineage:
             rows = await lineage.trained_on(session, request.snapshots, request.runs, request.after, request.limit)
         items = [TrainedOnQuestion(question_id=row.id, state=QuestionState(row.state)) for row in rows]
         return TrainedOn(items=tuple(items), next=str(rows[-1].id) if len(rows) == request.limit else None)
+
+
+def _record(row: VerdictRow) -> VerdictRecord:
+    return VerdictRecord(
+        position=row.position,
+        order_id=row.order_id,
+        verifier=row.verifier,
+        outcome=VerdictOutcome(row.outcome),
+        unscored_reason=row.unscored_reason,
+        answer=row.answer,
+        at=row.at,
+    )

@@ -42,7 +42,7 @@ class Orders:
         """The order, and whether it is new.
 
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
-        `eval_comes_whole`, `standing_is_rollout`.
+        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`.
         """
         if request.selection.split is not Split.TRAIN and request.purpose in TRAINING_PURPOSES:
             raise HeadwaterError(
@@ -61,6 +61,12 @@ class Orders:
             raise HeadwaterError(
                 "standing_is_rollout",
                 f"Order {request.key!r} has 'watermark_groups', which only an order for rollout has; leave it out.",
+                422,
+            )
+        if request.purpose is OrderPurpose.REVERIFY:
+            raise HeadwaterError(
+                "reverifies_an_order",
+                f"Order {request.key!r} would re-verify nothing; POST /v1/orders/ID/reverify names whose responses.",
                 422,
             )
         order_id, content = identity.order_id(request.campaign_id, request.key), identity.request_hash(request)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.sampling.client import GenerationClient, PoolClient, TransientError, VerificationClient
-from services.sampling.service import groups
+from services.sampling.service import groups, reverify
 from services.sampling.service.batching import next_batch
 from services.sampling.service.groups import Sampled
 from services.sampling.service.patience import Patience, persist
@@ -26,6 +26,7 @@ from shared.contracts.orders import (
     ClaimResult,
     GroupBatch,
     GroupIn,
+    GroupReceipt,
     LeaseExtension,
     LeaseRef,
 )
@@ -111,8 +112,11 @@ class Drain:
                 continue
             claim = await self._claim(free)
             fresh = self._take_off(claim.assignments)
-            for chunk in groups.chunks(fresh):
+            to_sample, to_judge = reverify.split(fresh)
+            for chunk in groups.chunks(to_sample):
                 tasks.create_task(self._sample(chunk))
+            for piece in to_judge:
+                tasks.create_task(self._reverify(piece))
             if fresh:
                 quiet_polls = 0
                 continue
@@ -242,7 +246,19 @@ class Drain:
             elif (assignment := self._in_flight.get(str(batch[0].assignment_id))) is not None:
                 await self._fail([assignment], refusal.code, refusal.message)
             return
-        for receipt in result.receipts:
+        self._take_receipts(result.receipts)
+
+    async def _reverify(self, held: Sequence[Assignment]) -> None:
+        """Judge stored responses again."""
+        try:
+            receipts = await reverify.judge_again(self._pool, self._verification, held, self._patience)
+        except HeadwaterError as refusal:
+            await self._fail(held, refusal.code, refusal.message)
+        else:
+            self._take_receipts(receipts)
+
+    def _take_receipts(self, receipts: Iterable[GroupReceipt]) -> None:
+        for receipt in receipts:
             self.report.groups[receipt.status] += 1
             if receipt.message:
                 log.info("group of assignment %s is %s: %s", receipt.assignment_id, receipt.status, receipt.message)

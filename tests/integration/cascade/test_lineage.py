@@ -1,6 +1,7 @@
 """Lineage across the services: a real pool, with runs and policies of the world."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,7 +10,6 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from services.cascade.client import Peers
 from services.cascade.client import PoolClient as PoolPeer
 from services.cascade.main import create_app
 from shared.contracts.policies import PolicyIn, PolicyKind
@@ -39,7 +39,7 @@ async def cascade(database_url: str, pool: PoolClient, world: World) -> AsyncIte
     """The cascade's API in front of the real pool."""
     app = create_app(Settings(database_url=database_url))
     async with app.router.lifespan_context(app):
-        app.state.peers = Peers(PoolPeer(pool.http), world.peers.generation, world.peers.training)
+        app.state.peers = replace(world.peers, pool=PoolPeer(pool.http))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://cascade") as client:
             yield client
 
@@ -183,3 +183,26 @@ async def test_retracting_lists_the_policies_that_were_touched(
     assert [item["status"] for item in many["items"]] == ["already", "not_found"]
     assert [policy["name"] for policy in many["items"][0]["policies"]] == touched_by
     assert many["items"][1]["policies"] == []
+
+
+async def test_a_campaign_is_judged_again_by_the_verifiers_of_now(
+    cascade: httpx.AsyncClient, pool: PoolClient, world: World
+):
+    campaign = await ask(cascade, "POST", "/v1/campaigns", 201, json={"name": "sums"})
+    pool.campaign = campaign["id"]
+    await pool.register()
+    await pool.submit(3)
+    await pool.order("teach", k=1)
+    await pool.order("probe")
+    await pool.answer_all("incorrect")
+    answer = await ask(cascade, "POST", "/v1/campaigns/sums/reverify")
+    orders = [await pool.ask("GET", f"/v1/orders/{order}") for order in answer["orders"]]
+    assert [(order["purpose"], order["total"], order["k"]) for order in orders] == [
+        ("reverify", 3, 1),
+        ("reverify", 3, 4),
+    ]
+    assert answer["verifiers"]["math"] == "test@2"
+    assert await ask(cascade, "POST", "/v1/campaigns/sums/reverify") == answer
+    world.verifiers = dict.fromkeys(world.verifiers, "test@1")
+    assert (await ask(cascade, "POST", "/v1/campaigns/sums/reverify"))["orders"] == []
+    await ask(cascade, "POST", "/v1/campaigns/absent/reverify", 404)

@@ -13,13 +13,14 @@ from uuid import UUID, uuid4
 import httpx
 from fastapi import APIRouter, FastAPI, Response
 
-from services.cascade.client import GenerationClient, Peers, PoolClient, TrainingClient
+from services.cascade.client import GenerationClient, Peers, PoolClient, TrainingClient, VerificationClient
 from shared import web
 from shared.contracts.engine import EngineInfo
 from shared.contracts.metrics import Estimate, OrderMetrics, TrajectoryMetrics
 from shared.contracts.orders import Order, OrderIn, OrderPurpose, OrderState
 from shared.contracts.policies import Policy, PolicyIn, PolicyKind
-from shared.contracts.questions import PoolCounts
+from shared.contracts.questions import PoolCounts, QuestionKind
+from shared.contracts.reverification import Verifiers
 from shared.contracts.runs import Run, RunFailure, RunIn, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn, SnapshotStatus
 from shared.errors import ConflictError, NotFoundError, UnavailableError
@@ -53,6 +54,7 @@ class World:
         self.questions_of: Callable[[OrderIn], int] = lambda _: 10
         self.dead_of: Callable[[OrderIn], int] = lambda _: 0
         self.teacher_answers = True
+        self.verifiers = dict.fromkeys(QuestionKind, "test@2")
         self.run_end: Callable[[RunIn], tuple[RunState, str]] = lambda _: (RunState.SUCCEEDED, "")
         self.run_failure = RunFailure.OUT_OF_MEMORY
         self.snapshot_end: Callable[[SnapshotIn], tuple[SnapshotStatus, int]] = lambda _: (SnapshotStatus.READY, 30)
@@ -60,6 +62,7 @@ class World:
             PoolClient(self._client("pool", self._orders(), self._snapshots())),
             GenerationClient(self._client("generation", self._generation(), self._policies())),
             TrainingClient(self._client("training", self._training())),
+            VerificationClient(self._client("verification", self._verification())),
         )
 
     def made(self) -> Counter[str]:
@@ -258,6 +261,15 @@ class World:
         async def cancel(run_id: UUID) -> Run:
             self.runs[run_id] = self.runs[run_id].model_copy(update={"state": RunState.CANCELLED})
             return self.runs[run_id]
+
+        return router
+
+    def _verification(self) -> APIRouter:
+        router = APIRouter(prefix="/v1")
+
+        @router.get("/verifiers")
+        async def verifiers() -> Verifiers:
+            return Verifiers(verifiers=self.verifiers)
 
         return router
 

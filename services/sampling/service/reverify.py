@@ -1,0 +1,64 @@
+"""Assignments of a re-verification: their stored responses are judged again, and nothing is sampled."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from services.sampling.client import PoolClient, VerificationClient
+from services.sampling.service.groups import MAX_PROMPTS
+from services.sampling.service.patience import Patience, persist
+from shared.contracts.orders import Assignment, GroupReceipt, GroupStatus, OrderPurpose
+from shared.contracts.reverification import NewVerdicts, NewVerdictsBatch, StoredResponsesRequest
+from shared.contracts.verdicts import VerdictBatch, VerdictRequest
+
+
+def split(claimed: Iterable[Assignment]) -> tuple[list[Assignment], list[list[Assignment]]]:
+    """(what is to be sampled, pieces of what is to be judged again)."""
+    sample: list[Assignment] = []
+    judge: list[Assignment] = []
+    for assignment in claimed:
+        (judge if assignment.purpose is OrderPurpose.REVERIFY else sample).append(assignment)
+    return sample, [judge[first : first + MAX_PROMPTS] for first in range(0, len(judge), MAX_PROMPTS)]
+
+
+async def judge_again(
+    pool: PoolClient, verification: VerificationClient, held: Sequence[Assignment], patience: Callable[[], Patience]
+) -> tuple[GroupReceipt, ...]:
+    """One receipt an assignment. Raises: HeadwaterError of a peer; TransientError when one stays away too long."""
+    ids = tuple(assignment.id for assignment in held)
+    stored = await persist(lambda: pool.stored_responses(StoredResponsesRequest(assignments=ids)), patience())
+    texts = {item.assignment_id: item.texts for item in stored.items}
+    requests = VerdictBatch(
+        items=tuple(
+            VerdictRequest(
+                id=f"{assignment.id}/{position}",
+                kind=assignment.question.kind,
+                reference=assignment.question.answer,
+                response=text,
+            )
+            for assignment in held
+            for position, text in enumerate(texts.get(assignment.id, ()))
+        )
+    )
+    judged = await persist(lambda: verification.verdicts(requests), patience())
+    verdicts = {item.id: item.verdict for item in judged.items}
+    new = [
+        NewVerdicts(
+            assignment_id=assignment.id,
+            lease_token=assignment.lease_token,
+            verdicts=tuple(verdicts[f"{assignment.id}/{at}"] for at in range(len(texts[assignment.id]))),
+        )
+        for assignment in held
+        if texts.get(assignment.id)
+    ]
+    missing = [
+        GroupReceipt(
+            assignment_id=assignment.id,
+            status=GroupStatus.REFUSED,
+            message=f"Assignment {assignment.id} has no stored responses to judge.",
+        )
+        for assignment in held
+        if not texts.get(assignment.id)
+    ]
+    if not new:
+        return tuple(missing)
+    batch = NewVerdictsBatch(items=tuple(new))
+    return (*(await persist(lambda: pool.hand_in_verdicts(batch), patience())).receipts, *missing)
