@@ -36,7 +36,7 @@ DOORS = (
     Door("/v1/pools/difficulty", READ, "pool", below=False),
     Door("/v1/orders", READ, "pool"),
     Door("/v1/groups", READ, "pool"),
-    Door("/v1/snapshots", READ, "pool"),
+    Door("/v1/snapshots", BOTH, "pool"),
     Door("/v1/batches", READ, "pool", below=False),
     Door("/v1/question-events", READ, "pool", below=False),
     Door("/v1/policies/*/lineage", READ, "cascade", below=False),

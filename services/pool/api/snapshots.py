@@ -1,11 +1,19 @@
 """Snapshots."""
 
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
 from services.pool.service.snapshots import Snapshots
-from shared.contracts.snapshots import Snapshot, SnapshotIn
+from shared.contracts.snapshots import ExportFormat, Snapshot, SnapshotIn
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_EXPORTED = {
+    "description": "The rows.",
+    "content": {"application/vnd.apache.parquet": _BINARY, "application/x-ndjson": _BINARY},
+}
 
 
 def create_router(snapshots: Snapshots) -> APIRouter:
@@ -22,5 +30,16 @@ def create_router(snapshots: Snapshots) -> APIRouter:
     @router.get("/{snapshot_id}")
     async def get_snapshot(snapshot_id: UUID) -> Snapshot:
         return await snapshots.get(snapshot_id)
+
+    @router.get("/{snapshot_id}/export", response_class=StreamingResponse, responses={200: _EXPORTED})
+    async def export_snapshot(
+        snapshot_id: UUID, file_format: Annotated[ExportFormat, Query(alias="format")] = ExportFormat.PARQUET
+    ) -> StreamingResponse:
+        """The rows as a file that `datasets.load_dataset` reads and TRL trains on; 409 while the snapshot is not ready."""
+        export = await snapshots.export(snapshot_id, file_format)
+        headers = {"Content-Disposition": f'attachment; filename="{export.name}"'}
+        if export.size_bytes is not None:
+            headers["Content-Length"] = str(export.size_bytes)
+        return StreamingResponse(export.chunks, media_type=export.media_type, headers=headers)
 
     return router

@@ -1,9 +1,10 @@
-"""Scored answers by question: what every recipe reads. Attempts and verifications are cut at the recorded spans."""
+"""Scored answers by question: what every recipe for SFT reads. Attempts and verifications are cut at the recorded spans."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from shared.contracts.verdicts import ClaimedVerdict, ScoredSegment, SegmentKind
+from shared.contracts.generation import FinishReason
+from shared.contracts.verdicts import ClaimedVerdict, ScoredSegment, SegmentKind, VerdictOutcome
 from shared.trajectories import segments as text_format
 from shared.trajectories.build import Attempt, Verification
 
@@ -14,6 +15,8 @@ class Answer:
 
     text: str
     segments: tuple[ScoredSegment, ...]
+    outcome: VerdictOutcome = VerdictOutcome.INCORRECT
+    finish_reason: FinishReason = FinishReason.STOP
 
     def body(self, segment: ScoredSegment) -> str:
         """The text of a segment without the phrase that leads to it."""
@@ -61,3 +64,10 @@ class AnsweredQuestion:
     solution: str | None
     domain: str
     answers: Sequence[Answer]
+    level: int | None = None
+
+
+def tiles(segments: Sequence[ScoredSegment], text: str) -> bool:
+    """Whether the segments cover the text without a gap."""
+    edges = [0, *(segment.end for segment in segments)]
+    return bool(segments) and edges == [*(segment.start for segment in segments), len(text)]

@@ -1,28 +1,25 @@
-"""Rows of a snapshot and their Parquet file: the same rows are the same bytes."""
+"""Rows of a snapshot: prompt and completion as messages, which TRL reads as they are, and the segments with their mask.
 
-import hashlib
-import io
-from collections import Counter
-from collections.abc import Sequence
+Made by the recipes, written by `parquet`, read by training (`services.training.sft`) and by whoever exports the snapshot.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from shared.contracts.verdicts import SegmentKind
 from shared.trajectories.build import Example
 
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+SEGMENT_FIELDS = (("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string()), ("trained", pa.bool_()))
 SCHEMA = pa.schema(
     [
         ("question_id", pa.string()),
-        ("question", pa.string()),
-        ("text", pa.string()),
-        (
-            "segments",
-            pa.list_(
-                pa.struct([("start", pa.int32()), ("end", pa.int32()), ("kind", pa.string()), ("trained", pa.bool_())])
-            ),
-        ),
+        ("prompt", MESSAGES),
+        ("completion", MESSAGES),
+        ("segments", pa.list_(pa.struct(SEGMENT_FIELDS))),
         ("rounds", pa.int32()),
     ]
 )
@@ -52,13 +49,26 @@ class Row:
         """How many attempts it has."""
         return sum(segment.kind is SegmentKind.SOLVE for segment in self.segments)
 
+    def record(self) -> dict[str, Any]:
+        """Its columns."""
+        segments = [
+            {"start": segment.start, "end": segment.end, "kind": str(segment.kind), "trained": segment.trained}
+            for segment in self.segments
+        ]
+        return {
+            "question_id": self.question_id,
+            **conversation(self.question, self.text),
+            "segments": segments,
+            "rounds": self.rounds,
+        }
 
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What a recipe gave: rows, and the questions left out by reason."""
 
-    rows: Sequence[Row]
-    dropped: Counter[str]
+def conversation(question: str, text: str) -> dict[str, Any]:
+    """The columns `prompt` and `completion`."""
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": text}],
+    }
 
 
 def row_of(question_id: str, question: str, example: Example) -> Row:
@@ -70,42 +80,18 @@ def row_of(question_id: str, question: str, example: Example) -> Row:
     return Row(question_id, question, example.trajectory.text, segments)
 
 
-def to_parquet(rows: Sequence[Row]) -> bytes:
-    """The Parquet file of these rows."""
-    columns = {
-        "question_id": [row.question_id for row in rows],
-        "question": [row.question for row in rows],
-        "text": [row.text for row in rows],
-        "segments": [
-            [
-                {"start": segment.start, "end": segment.end, "kind": str(segment.kind), "trained": segment.trained}
-                for segment in row.segments
-            ]
-            for row in rows
-        ],
-        "rounds": [row.rounds for row in rows],
-    }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
-    return buffer.getvalue()
+def read(batch: pa.RecordBatch | pa.Table) -> Iterator[Row]:
+    """Inverse of `Row.record`."""
+    for line in batch.to_pylist():
+        yield Row(line["question_id"], _content(line["prompt"]), _content(line["completion"]), _segments(line))
 
 
-def from_parquet(data: bytes) -> list[Row]:
-    """Inverse of `to_parquet`."""
-    return [
-        Row(
-            line["question_id"],
-            line["question"],
-            line["text"],
-            tuple(
-                RowSegment(segment["start"], segment["end"], SegmentKind(segment["kind"]), segment["trained"])
-                for segment in line["segments"]
-            ),
-        )
-        for line in pq.read_table(io.BytesIO(data)).to_pylist()
-    ]
+def _content(messages: Sequence[dict[str, str]]) -> str:
+    return messages[0]["content"]
 
 
-def content_hash(data: bytes) -> str:
-    """sha256 of the file."""
-    return hashlib.sha256(data).hexdigest()
+def _segments(line: dict[str, Any]) -> tuple[RowSegment, ...]:
+    return tuple(
+        RowSegment(segment["start"], segment["end"], SegmentKind(segment["kind"]), segment["trained"])
+        for segment in line["segments"]
+    )

@@ -6,11 +6,16 @@ where it judged, and those of the domain's templates; the builder of trajectorie
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
+import numpy as np
+import pyarrow as pa
+
 from services.pool.builders.answers import AnsweredQuestion
-from services.pool.builders.rows import Built, Row, row_of
+from services.pool.builders.builder import Candidate, Choice, Kinds
+from services.pool.builders.lots import Lots, Mask, draw, generator_of, lowest, numbered, redrawn
+from services.pool.builders.rows import SCHEMA, row_of
 from shared.contracts.recipe import BuildRecipe, VerificationStyle
 from shared.trajectories.build import Attempt, DropReason, Example, Verification, s2r_trajectory
 from shared.trajectories.domains import DOMAINS, Domain
@@ -19,41 +24,84 @@ from shared.trajectories.rounds import PUBLISHED_TABLE, RoundsTable
 ALWAYS_ONE_ROUND = RoundsTable(tuple(replace(rule, keep_probability=1.0) for rule in PUBLISHED_TABLE.rules))
 
 
+BALANCE_LOT, LIMIT_LOT = 1, 2
+ONE_ROUND, MORE_ROUNDS, ADDED = range(3)
+
+
 @dataclass(frozen=True, slots=True)
 class _Material:
     """What one question offers."""
 
-    question: AnsweredQuestion
     attempts: tuple[Attempt, ...]
     verifications: tuple[Verification, ...]
 
 
-def build(questions: Sequence[AnsweredQuestion], recipe: BuildRecipe, replay: Sequence[Row], seed: int) -> Built:
-    """Built rows, one-round rows, balance, replayed rows, limit, in this order; then shuffled."""
-    rng = Random(seed)
-    table = _table(recipe.keep_probability)
-    dropped: Counter[str] = Counter()
-    built: list[tuple[Row, Example]] = []
-    materials = [_material(question, recipe, rng) for question in questions]
-    for material in materials:
+@dataclass(frozen=True, slots=True)
+class S2rBuilder:
+    """Built rows, one-round rows added, balance, replayed rows, limit, in this order."""
+
+    recipe: BuildRecipe
+    seed: int
+    dropped: Counter[str] = field(default_factory=Counter)
+    schema: pa.Schema = SCHEMA
+
+    def candidates(self, item: AnsweredQuestion) -> Iterator[Candidate]:
+        """The trajectory of a question and, unless it has one round, its right first attempt in one round."""
+        rng = generator_of(self.seed, item.id)
+        lot = draw(rng)
+        material = _material(item, self.recipe, rng)
+        table = _table(self.recipe.keep_probability)
         example = s2r_trajectory(material.attempts, material.verifications, rng, table)
+        kind = ADDED
         if isinstance(example, DropReason):
-            dropped[example] += 1
+            self.dropped[example] += 1
         else:
-            built.append((_row(material, example), example))
-    built.extend(_one_round(materials, built, recipe.one_round_fraction, rng))
-    if recipe.balance_verdicts:
-        kept = _balanced(built, rng)
-        if len(kept) < len(built):
-            dropped["verdict_balance"] = len(built) - len(kept)
-        built = kept
-    rows = [row for row, _ in built]
-    rows.extend(rng.sample(replay, min(len(replay), round(recipe.replay_fraction * len(rows)))))
-    rng.shuffle(rows)
-    if recipe.max_rows and len(rows) > recipe.max_rows:
-        dropped["max_rows"] = len(rows) - recipe.max_rows
-        rows = rows[: recipe.max_rows]
-    return Built(rows, dropped)
+            row = row_of(item.id, item.question, example)
+            kind = ONE_ROUND if row.rounds == 1 else MORE_ROUNDS
+            yield Candidate(row.record(), kind, lot)
+        right = [attempt for attempt in material.attempts if attempt.correct]
+        if kind != ONE_ROUND and right and self.recipe.one_round_fraction:
+            example = s2r_trajectory(right, material.verifications, rng, ALWAYS_ONE_ROUND)
+            if isinstance(example, Example):
+                yield Candidate(row_of(item.id, item.question, example).record(), ADDED, lot)
+
+    def choose(self, kinds: Kinds, lots: Lots, replayable: int) -> Choice:
+        """The balanced rows, the share of replayed ones, all of them up to the limit."""
+        more = kinds == MORE_ROUNDS
+        added = lowest(kinds == ADDED, lots, round(self.recipe.one_round_fraction * int(more.sum())))
+        own = more | (kinds == ONE_ROUND) | added
+        if self.recipe.balance_verdicts:
+            own = self._balanced(own & ~more, more, redrawn(lots, BALANCE_LOT))
+        replay_lots = numbered(replayable, self.seed)
+        wanted = round(self.recipe.replay_fraction * int(own.sum()))
+        replayed = lowest(np.ones(replayable, dtype=np.bool_), replay_lots, wanted)
+        return self._limited(Choice(own, replayed), np.concatenate([redrawn(lots, LIMIT_LOT), replay_lots]))
+
+    def complete(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """As they are."""
+        return batch
+
+    def _balanced(self, one_round: Mask, more_rounds: Mask, lots: Lots) -> Mask:
+        """As many rows whose FIRST verdict is 'correct' as 'incorrect'.
+
+        Later verdicts follow from their position (the last one is 'correct'); were the first one predictable too, a verifier could
+        learn the sentence without the check.
+        """
+        each = min(int(one_round.sum()), int(more_rounds.sum()))
+        kept = lowest(one_round, lots, each) | lowest(more_rounds, lots, each)
+        self._count("verdict_balance", int(one_round.sum()) + int(more_rounds.sum()) - int(kept.sum()))
+        return kept
+
+    def _limited(self, choice: Choice, lots: Lots) -> Choice:
+        everything = np.concatenate([choice.own, choice.replayed])
+        limit = self.recipe.max_rows or int(everything.sum())
+        kept = lowest(everything, lots, limit)
+        self._count("max_rows", int(everything.sum()) - int(kept.sum()))
+        return Choice(kept[: len(choice.own)], kept[len(choice.own) :])
+
+    def _count(self, reason: str, rows: int) -> None:
+        if rows:
+            self.dropped[reason] += rows
 
 
 def _table(keep_probability: Sequence[float]) -> RoundsTable:
@@ -70,7 +118,7 @@ def _material(question: AnsweredQuestion, recipe: BuildRecipe, rng: Random) -> _
         verifications.extend(own for answer in question.answers for own in answer.own_verifications())
     if question.domain in DOMAINS:
         verifications.extend(_template_verifications(question, attempts, DOMAINS[question.domain], recipe, rng))
-    return _Material(question, attempts, tuple(verifications))
+    return _Material(attempts, tuple(verifications))
 
 
 def _template_verifications(
@@ -94,39 +142,3 @@ def _template_verifications(
             if text is not None:
                 yield Verification(answer, text)
                 break
-
-
-def _one_round(
-    materials: Sequence[_Material], built: Sequence[tuple[Row, Example]], fraction: float, rng: Random
-) -> list[tuple[Row, Example]]:
-    """Right first attempts, at most one a question, as a share of the rows with more rounds."""
-    wanted = round(fraction * sum(row.rounds > 1 for row, _ in built))
-    used = {row.question_id for row, _ in built if row.rounds == 1}
-    added: list[tuple[Row, Example]] = []
-    for material in rng.sample(materials, len(materials)):
-        if len(added) == wanted:
-            break
-        right = [attempt for attempt in material.attempts if attempt.correct]
-        if material.question.id in used or not right:
-            continue
-        example = s2r_trajectory(right, material.verifications, rng, ALWAYS_ONE_ROUND)
-        if isinstance(example, Example):
-            added.append((_row(material, example), example))
-    return added
-
-
-def _balanced(built: Sequence[tuple[Row, Example]], rng: Random) -> list[tuple[Row, Example]]:
-    """Rows trimmed at random until as many FIRST verdicts are 'correct' as 'incorrect'.
-
-    Later verdicts follow from their position (the last one is 'correct'); were the first one predictable too, a verifier could
-    learn the sentence without the check.
-    """
-    shuffled = rng.sample(built, len(built))
-    one_round = [pair for pair in shuffled if pair[0].rounds == 1]
-    more_rounds = [pair for pair in shuffled if pair[0].rounds > 1]
-    each = min(len(one_round), len(more_rounds))
-    return one_round[:each] + more_rounds[:each]
-
-
-def _row(material: _Material, example: Example) -> Row:
-    return row_of(material.question.id, material.question.question, example)

@@ -59,6 +59,22 @@ def label_tokens(
     return [*prompt_ids, *completion], [IGNORED] * len(prompt_ids) + labels
 
 
+def question_of(row: Mapping[str, Any]) -> str:
+    """The text of the question: the prompt's one message."""
+    return _content(row["prompt"])
+
+
+def response_of(row: Mapping[str, Any]) -> str:
+    """The text of the response: the completion's one message."""
+    return _content(row["completion"])
+
+
+def _content(messages: Sequence[Mapping[str, str]]) -> str:
+    if len(messages) != 1:
+        raise ValueError(f"its prompt or completion has {len(messages)} messages, not one")
+    return messages[0]["content"]
+
+
 def read_segments(row: Mapping[str, Any]) -> list[TrainedSegment]:
     """The segments of a row. Raises ValueError when they do not tile the text."""
     segments = [
@@ -66,7 +82,7 @@ def read_segments(row: Mapping[str, Any]) -> list[TrainedSegment]:
         for item in row["segments"]
     ]
     edges = [0, *(segment.end for segment in segments)]
-    if not segments or [segment.start for segment in segments] != edges[:-1] or edges[-1] != len(row["text"]):
+    if not segments or [segment.start for segment in segments] != edges[:-1] or edges[-1] != len(response_of(row)):
         raise ValueError("its segments do not tile the text")
     return segments
 
@@ -79,11 +95,11 @@ def tokenise_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_tokens:
     result = Tokenised()
     for number, row in enumerate(rows):
         try:
-            segments = read_segments(row)
+            question, text, segments = question_of(row), response_of(row), read_segments(row)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"row {number} (question {row.get('question_id')}): {error}") from error
-        prompt_ids = tokenise_prompt(tokenizer, row["question"])
-        response = tokenizer(row["text"], add_special_tokens=False, return_offsets_mapping=True)
+        prompt_ids = tokenise_prompt(tokenizer, question)
+        response = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         input_ids, labels = label_tokens(
             prompt_ids,
             response["input_ids"],

@@ -19,7 +19,7 @@ from shared.contracts.snapshots import Snapshot, SnapshotStatus
 from shared.errors import HeadwaterError
 
 log = logging.getLogger(__name__)
-COLUMNS = ("question_id", "question", "text", "segments")
+COLUMNS = ("question_id", "prompt", "completion", "segments")
 
 
 def train_sft(attempt: Attempt) -> Any:

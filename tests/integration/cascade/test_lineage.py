@@ -17,9 +17,9 @@ from shared.contracts.recipe import RlRecipe, SftRecipe
 from shared.contracts.runs import Run, RunIn, RunMethod, RunState
 from shared.settings import Settings
 from tests.integration.cascade.world import NOW, World
+from tests.integration.pool.building import built
 from tests.integration.pool.client import PoolClient, RecordedHints, serving
 from tests.integration.pool.test_batches import acknowledge, lease, standing
-from tests.integration.pool.test_snapshots import built
 
 pytestmark = pytest.mark.integration
 

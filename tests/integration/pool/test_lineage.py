@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from tests.integration.pool.building import built
 from tests.integration.pool.client import PoolClient, group
 from tests.integration.pool.test_batches import acknowledge, lease, standing
-from tests.integration.pool.test_snapshots import built
 
 pytestmark = pytest.mark.integration
 

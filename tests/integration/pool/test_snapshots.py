@@ -1,47 +1,17 @@
 """Snapshots: built in the background from verified answers, the same rows for the same pool and seed."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
-import pyarrow.parquet as pq
 import pytest
 
+from tests.integration.pool.building import built, cut_short, members, request, rows_of
 from tests.integration.pool.client import PoolClient
 
 pytestmark = pytest.mark.integration
-
-
-async def built(pool: PoolClient, key: str, recipe: str, order: Any, **fields: Any):
-    body = {"campaign_id": pool.campaign, "key": key, "recipe": recipe, "order_id": order["id"], "seed": 7} | fields
-    snapshot = await pool.ask("POST", "/v1/snapshots", 201, json=body)
-    async with asyncio.timeout(60):
-        while snapshot["status"] == "building":
-            await asyncio.sleep(0.05)
-            snapshot = await pool.ask("GET", f"/v1/snapshots/{snapshot['id']}")
-    assert await pool.ask("POST", "/v1/snapshots", 200, json=body) == snapshot
-    await pool.ask("POST", "/v1/snapshots", 409, json=body | {"seed": 8})
-    return snapshot
-
-
-def rows_of(snapshot: Any):
-    file = Path(snapshot["uri"])
-    assert hashlib.sha256(file.read_bytes()).hexdigest() == snapshot["content_hash"]
-    rows = pq.read_table(file).to_pylist()
-    assert len(rows) == snapshot["rows"] > 0
-    for row in rows:
-        spans = [(segment["start"], segment["end"]) for segment in row["segments"]]
-        assert [0, *(end for _, end in spans)] == [*(start for start, _ in spans), len(row["text"])]
-    return rows
-
-
-async def members(pool: PoolClient, snapshot: Any) -> set[str]:
-    found = await pool.execute(
-        "SELECT question_id FROM pool.snapshot_questions WHERE snapshot_id = :id", id=snapshot["id"]
-    )
-    return {str(row.question_id) for row in found}
 
 
 async def taught(pool: PoolClient):
@@ -133,3 +103,99 @@ async def test_a_question_that_leaves_while_its_rows_are_built_is_left_out(pool:
     rows = rows_of(snapshot)
     assert "Calculate 5+1." not in {row["question"] for row in rows}
     assert len(await members(pool, snapshot)) == len(rows) == 28
+
+
+async def test_right_answers_of_several_orders_and_pages_are_taken(pool: PoolClient):
+    await pool.submit(600)
+    first = await pool.order("probe", k=1)
+    await pool.answer_all(lambda assignment, _: "correct" if int(assignment["question"]["answer"]) % 2 else "incorrect")
+    second = await pool.order("eval", k=2, selection={"split": "train", "limit": 40})
+    await pool.answer_all("correct")
+    fields = {"more_order_ids": [second["id"]], "rejection": {"max_per_question": 1}}
+    snapshot = await built(pool, "own", "rejection", first, **fields)
+    rows = rows_of(snapshot)
+    asked = await pool.execute("SELECT question_id FROM pool.groups WHERE correct > 0")
+    assert {row["question_id"] for row in rows} == {str(row.question_id) for row in asked}
+    assert len(rows) == len({row["question_id"] for row in rows}) > 300
+    assert [row["question_id"] for row in rows] == sorted(row["question_id"] for row in rows)
+    assert snapshot["dropped"] == {"no_correct_attempt": 600 - len(rows)}
+    again = await built(pool, "own-again", "rejection", first, **fields)
+    assert (again["uri"], again["content_hash"]) == (snapshot["uri"], snapshot["content_hash"])
+    assert again["id"] != snapshot["id"]
+    assert await members(pool, again) == await members(pool, snapshot) == {row["question_id"] for row in rows}
+
+
+async def test_groups_for_offline_rl_come_with_what_the_pool_holds(pool: PoolClient):
+    await pool.submit(70)
+    order = await pool.order(k=4)
+    await pool.answer_all(
+        lambda assignment, at: "correct" if at < int(assignment["question"]["answer"]) % 5 else "incorrect"
+    )
+    await pool.execute("UPDATE pool.questions SET state = 'retracted' WHERE text = 'Calculate 0+1.'")
+    snapshot = await built(pool, "offline", "offline-rl", order)
+    rows = rows_of(snapshot)
+    assert snapshot["dropped"] == {"pass_rate": 14 * 3}
+    assert len(rows) == (14 * 2 - 1) * 4
+    assert {row["pass_rate"] for row in rows} == {0.25, 0.5}
+    for row in rows:
+        assert row["token_ids"] == list(range(len(row["text"])))
+        assert row["logprobs"] == [-0.5] * len(row["text"])
+        assert row["prompt_token_ids"] == [1, 2, 3]
+        assert row["policy_version"] == 1
+        solve, verify = row["segments"]
+        assert (solve["reward"], verify["reward"], verify["baseline"]) == (row["reward"], 1.0, 1.0)
+        assert solve["baseline"] == pytest.approx(2 * row["pass_rate"] - 1)
+    assert (await built(pool, "again", "offline-rl", order))["content_hash"] == snapshot["content_hash"]
+    limited = await built(pool, "few", "offline-rl", order, offline_rl={"max_groups": 3})
+    assert (limited["rows"], limited["dropped"]["max_groups"]) == (12, 24)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "sentence"),
+    [
+        ({"rejection": {}}, 422, "'rejection' is not for recipe 'distill'; leave it out"),
+        ({"recipe": "s2r", "more_order_ids": [str(uuid4())]}, 422, "'more_order_ids' is not for recipe 's2r'"),
+        ({"recipe": "offline-rl", "offline_rl": {"pass_rate_from": 0.9}}, 422, "must not be above"),
+        ({"order_id": str(uuid4())}, 404, "There is no order of this campaign"),
+        ({"recipe": "rejection", "more_order_ids": [str(uuid4())]}, 404, "There is no order of this campaign"),
+        ({"recipe": "s2r", "replay_snapshot_id": str(uuid4())}, 404, "There is no snapshot of this campaign"),
+        ({"campaign_id": str(uuid4())}, 404, "There is no campaign"),
+    ],
+)
+async def test_what_cannot_be_built_is_refused_with_a_sentence(
+    pool: PoolClient, fields: dict[str, Any], status: int, sentence: str
+):
+    order = await taught(pool)
+    answer = await pool.ask("POST", "/v1/snapshots", status, json=request(pool, "x", "distill", order) | fields)
+    assert sentence in answer["error"]["message"]
+    assert await pool.execute("SELECT 1 FROM pool.snapshots") == []
+
+
+async def test_an_order_of_another_campaign_is_no_source(pool: PoolClient):
+    order = await taught(pool)
+    other = pool.campaign
+    pool.campaign = str(uuid4())
+    await pool.register()
+    await pool.ask("POST", "/v1/snapshots", 404, json=request(pool, "x", "distill", order))
+    pool.campaign = other
+    offline = await built(pool, "offline", "offline-rl", order, offline_rl={"pass_rate_to": 1})
+    answer = await pool.ask(
+        "POST", "/v1/snapshots", 422, json=request(pool, "x", "s2r", order, replay_snapshot_id=offline["id"])
+    )
+    assert answer["error"]["code"] == "not_trajectories"
+
+
+async def test_drafts_of_a_dead_builder_are_removed_and_its_replay_is_checked(pool: PoolClient, tmp_path: Path):
+    order = await taught(pool)
+    snapshot = await built(pool, "sft-0", "distill", order)
+    draft = tmp_path / "snapshots" / f"draft-{snapshot['id']}-dead"
+    draft.write_bytes(b"half")
+    await pool.execute("UPDATE pool.snapshots SET status = 'building'")
+    await pool.execute("UPDATE pool.snapshots SET lease_expires_at = now()")
+    async with asyncio.timeout(60):
+        while (await pool.ask("GET", f"/v1/snapshots/{snapshot['id']}"))["status"] == "building":
+            await asyncio.sleep(0.05)
+    assert not draft.exists()
+    cut_short(snapshot)
+    failed = await built(pool, "sft-1", "s2r", order, replay_snapshot_id=snapshot["id"])
+    assert (failed["status"], "is damaged" in failed["error"]) == ("failed", True)

@@ -45,8 +45,10 @@ def snapshot_rows(count: int) -> list[dict[str, Any]]:
     for number in range(count):
         built = trajectory(number)
         segments = [{"kind": s.kind.value, "start": s.start, "end": s.end, "trained": True} for s in built.segments]
-        question = {"question_id": str(uuid4()), "question": f"Calculate {number}+2."}
-        rows.append(question | {"text": built.text, "segments": segments, "rounds": 1})
+        prompt = [{"role": "user", "content": f"Calculate {number}+2."}]
+        completion = [{"role": "assistant", "content": built.text}]
+        row = {"question_id": str(uuid4()), "prompt": prompt, "completion": completion}
+        rows.append(row | {"segments": segments, "rounds": 1})
     return rows
 
 

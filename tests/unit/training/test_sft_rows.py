@@ -73,13 +73,20 @@ class CharacterTokenizer:
         return [1, *(ord(c) for c in messages[0]["content"]), 2]
 
 
+def conversation(question: str, text: str) -> dict[str, object]:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": text}],
+    }
+
+
 def row(trained: tuple[bool, ...], question: str = "1+1?") -> dict[str, object]:
     built = assemble([Round("1+1=3\n\\boxed{3}", "3-1=2\nTherefore, the answer is incorrect.")])
     segments = [
         {"kind": segment.kind.value, "start": segment.start, "end": segment.end, "trained": bit}
         for segment, bit in zip(built.segments, trained, strict=True)
     ]
-    return {"question_id": "q", "question": question, "text": built.text, "segments": segments}
+    return {"question_id": "q", **conversation(question, built.text), "segments": segments}
 
 
 def test_rows_that_are_too_long_or_train_nothing_are_counted() -> None:
@@ -105,11 +112,13 @@ def test_a_snapshot_with_no_row_that_fits_is_a_failure_of_its_own() -> None:
 
 
 def test_segments_that_do_not_tile_the_text_are_refused_by_row() -> None:
-    broken = row((True, True)) | {"text": "short"}
+    broken = row((True, True)) | conversation("1+1?", "short")
     with pytest.raises(ValueError, match=r"row 1 .*do not tile"):
         tokenise_rows([row((True, True)), broken], CharacterTokenizer(), 400)
     with pytest.raises(ValueError, match="tile"):
-        read_segments({"text": "", "segments": []})
+        read_segments(conversation("", "") | {"segments": []})
+    with pytest.raises(ValueError, match=r"row 0 .* 2 messages"):
+        tokenise_rows([broken | {"prompt": [{"role": "user", "content": "x"}] * 2}], CharacterTokenizer(), 400)
 
 
 @given(
