@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from services.local.commands import campaigns, demo, retraction, stack
+from services.local.commands import campaigns, demo, retraction, snapshots, stack
 from services.local.errors import LocalError
 
 
@@ -46,6 +46,7 @@ app.command()(demo.demo)
 app.command()(campaigns.submit)
 app.command()(campaigns.report)
 app.command()(retraction.retract)
+app.command()(snapshots.export)
 app.add_typer(campaigns.campaign_app, name="campaign")
 
 if __name__ == "__main__":

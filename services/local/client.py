@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -14,8 +15,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from services.local.errors import LocalError
 from shared.contracts.campaigns import Campaign, Report
 from shared.contracts.lineage import MAX_RETRACTED_AT_ONCE, Retractions
+from shared.contracts.listing import SnapshotPage
 from shared.contracts.problems import ProblemBody
 from shared.contracts.questions import IngestReport, Refusal
+from shared.contracts.snapshots import Snapshot
 from shared.layout import is_array
 
 if TYPE_CHECKING:
@@ -125,6 +128,37 @@ class Gateway:
     def _retract(self, body: dict[str, Any]) -> Retractions:
         return self._call(Retractions, "POST", "/v1/questions/retract", json=body)
 
+    def snapshots(self, campaign_id: UUID) -> Iterator[Snapshot]:
+        """Every snapshot of a campaign, oldest first."""
+        after: str | None = None
+        while True:
+            params = {"campaign": str(campaign_id)} | ({"after": after} if after else {})
+            page = self._call(SnapshotPage, "GET", "/v1/snapshots", params=params)
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """One snapshot, by its id."""
+        if not _is_uuid(snapshot_id):
+            raise LocalError(f"{snapshot_id!r} is no id of a snapshot; name its campaign, too, to find it by its key.")
+        return self._call(Snapshot, "GET", f"/v1/snapshots/{snapshot_id}")
+
+    @contextmanager
+    def export(self, snapshot_id: UUID, file_format: str) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """A snapshot's rows as a file: its size where it is known, and its bytes as they come."""
+        path = f"/v1/snapshots/{snapshot_id}/export"
+        try:
+            with self._http.stream("GET", path, params={"format": file_format}) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _error(response)
+                size = response.headers.get("content-length")
+                yield int(size) if size else None, response.iter_bytes()
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise UnreachableError(f"{self._url} ended the answer before it was whole ({reason}).") from error
+
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         body = self._send(method, path, **request).content
         try:
@@ -138,13 +172,16 @@ class Gateway:
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise UnreachableError(f"{self._url} does not answer ({reason}): is it up? `headwater status`") from error
-        if response.status_code in (502, 503, 504):
-            raise UnreachableError(_sentence(response))
-        if response.status_code == 409:
-            raise OtherContentError(_sentence(response))
         if not response.is_success:
-            raise LocalError(_sentence(response))
+            raise _error(response)
         return response
+
+
+def _error(response: httpx.Response) -> LocalError:
+    """What went wrong, as the gateway says it."""
+    if response.status_code in (502, 503, 504):
+        return UnreachableError(_sentence(response))
+    return (OtherContentError if response.status_code == 409 else LocalError)(_sentence(response))
 
 
 def _sentence(response: httpx.Response) -> str:
