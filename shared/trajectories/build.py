@@ -4,7 +4,6 @@ Pure functions; every choice comes from the `Random` that is passed in. Invarian
 and each one's verdict is the truth about its attempt; a question that gives no trajectory has a named reason.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,50 +66,6 @@ class TeacherQuestion:
 
     question: str
     solution: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherMix:
-    """Weights of one-, two-, three-… round trajectories, and how many trajectories each question gives.
-
-    With equal weights for one round and for all longer ones, half of all FIRST verdicts are *incorrect*: a verifier can
-    only score by checking, not by a constant answer.
-    """
-
-    round_weights: tuple[float, ...] = (0.5, 0.35, 0.15)
-    trajectories_per_question: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.round_weights or min(self.round_weights) < 0 or sum(self.round_weights) <= 0:
-            raise ValueError("round_weights need at least one positive weight and no negative one")
-        if self.trajectories_per_question < 1:
-            raise ValueError("trajectories_per_question must be at least 1")
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherExamples:
-    """What the teacher's questions gave: examples with the index of their question, and the dropped ones by reason."""
-
-    examples: tuple[tuple[int, Example], ...]
-    dropped: Counter[DropReason]
-
-
-def teacher_trajectories(
-    questions: Sequence[TeacherQuestion], domain: Domain, mix: TeacherMix, seed: int
-) -> TeacherExamples:
-    """Full-format trajectories of a teacher: right at once, or slips that are found and mended."""
-    rng = Random(seed)
-    examples: list[tuple[int, Example]] = []
-    dropped: Counter[DropReason] = Counter()
-    round_counts = range(1, len(mix.round_weights) + 1)
-    for index, question in enumerate(questions):
-        for rounds in rng.choices(round_counts, mix.round_weights, k=mix.trajectories_per_question):
-            built = teacher_trajectory(question, domain, rounds, rng)
-            if isinstance(built, DropReason):
-                dropped[built] += 1
-            else:
-                examples.append((index, built))
-    return TeacherExamples(tuple(examples), dropped)
 
 
 def teacher_trajectory(question: TeacherQuestion, domain: Domain, rounds: int, rng: Random) -> Example | DropReason:

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool import identity
+from services.pool.builders.recipes import builder_of
 from services.pool.hints import Hints
 from services.pool.models import SnapshotRow
 from services.pool.repository import campaigns, orders, snapshots
@@ -28,8 +29,9 @@ class Snapshots:
         """The snapshot, and whether it is new.
 
         Raises: NotFoundError (campaign; an order or a snapshot to mix in that the campaign does not have), HeadwaterError
-        `not_trajectories`, ConflictError (the key has another one).
+        `not_trajectories`, `bad_parameters`, ConflictError (the key has another one).
         """
+        builder_of(request)
         snapshot_id, content = identity.snapshot_id(request.campaign_id, request.key), identity.request_hash(request)
         async with self._database.transaction() as session:
             if not await campaigns.exists(session, request.campaign_id):

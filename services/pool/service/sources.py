@@ -14,7 +14,6 @@ from services.pool.builders.answers import Answer, AnsweredQuestion
 from services.pool.builders.scored import ScoredGroup, ScoredResponse
 from services.pool.repository import groups, sources
 from shared.contracts.generation import FinishReason
-from shared.contracts.orders import Group
 from shared.contracts.verdicts import ScoredSegment, VerdictOutcome
 
 
@@ -48,7 +47,7 @@ def _answer(line: Row[Any]) -> Answer:
     return Answer(line.text, segments, VerdictOutcome(line.outcome), FinishReason(line.finish_reason))
 
 
-def _scored(group: Group) -> ScoredGroup:
+def _scored(group: Any) -> ScoredGroup:
     responses = [
         ScoredResponse(
             position=position,
@@ -73,6 +72,7 @@ def _scored(group: Group) -> ScoredGroup:
     )
 
 
-def _array(packed: str, dtype: str) -> Any:
-    """The values of a packed array; None when there are none."""
-    return np.frombuffer(base64.b64decode(packed), dtype=dtype) if packed else None
+def _array(packed: Any, dtype: str) -> Any:
+    """The values of a packed array, in base64 or as bytes; None when there are none."""
+    data = base64.b64decode(packed) if isinstance(packed, str) else packed
+    return np.frombuffer(data, dtype=dtype) if len(data) else None

@@ -153,6 +153,9 @@ async def test_groups_for_offline_rl_come_with_what_the_pool_holds(pool: PoolCli
 @pytest.mark.parametrize(
     ("fields", "status", "sentence"),
     [
+        ({"teach": {"rounds_weights": [0, 0]}}, 422, "none below 0 and at least one above"),
+        ({"recipe": "s2r", "build": {"keep_probability": [2, 1, 1, 1]}}, 422, "numbers from 0 to 1, not [2.0"),
+        ({"recipe": "s2r", "build": {"styles": {"confirmative": -1}}}, 422, "none is below 0"),
         ({"rejection": {}}, 422, "'rejection' is not for recipe 'distill'; leave it out"),
         ({"recipe": "s2r", "more_order_ids": [str(uuid4())]}, 422, "'more_order_ids' is not for recipe 's2r'"),
         ({"recipe": "offline-rl", "offline_rl": {"pass_rate_from": 0.9}}, 422, "must not be above"),
@@ -199,3 +202,21 @@ async def test_drafts_of_a_dead_builder_are_removed_and_its_replay_is_checked(po
     cut_short(snapshot)
     failed = await built(pool, "sft-1", "s2r", order, replay_snapshot_id=snapshot["id"])
     assert (failed["status"], "is damaged" in failed["error"]) == ("failed", True)
+
+
+async def test_a_store_that_cannot_be_written_to_is_tried_again(pool: PoolClient, tmp_path: Path):
+    order = await taught(pool)
+    (tmp_path / "snapshots").touch()
+    snapshot = await pool.ask("POST", "/v1/snapshots", 201, json=request(pool, "sft-0", "distill", order))
+    async with asyncio.timeout(60):
+        while not snapshot["error"]:
+            await asyncio.sleep(0.05)
+            snapshot = await pool.ask("GET", f"/v1/snapshots/{snapshot['id']}")
+    assert snapshot["status"] == "building"
+    assert snapshot["error"].startswith("Snapshot 'sft-0' cannot be written to ")
+    (tmp_path / "snapshots").unlink()
+    await pool.execute("UPDATE pool.snapshots SET lease_expires_at = now()")
+    async with asyncio.timeout(60):
+        while (snapshot := await pool.ask("GET", f"/v1/snapshots/{snapshot['id']}"))["status"] == "building":
+            await asyncio.sleep(0.05)
+    assert (snapshot["status"], snapshot["error"], snapshot["rows"]) == ("ready", None, 29)

@@ -23,6 +23,8 @@ def test_internal_paths_have_none(method: str, first: str, rest: list[str]):
     [
         ("POST", "/v1/campaigns/sums/resume", "cascade"),
         ("GET", "/v1/orders/1/metrics", "pool"),
+        ("POST", "/v1/snapshots", "pool"),
+        ("GET", "/v1/snapshots/1/export", "pool"),
         ("POST", "/v1/policies/1/live", "generation"),
         ("POST", "/v1/chat/completions", "generation"),
         ("POST", "/v1/runs/1/cancel", "training"),

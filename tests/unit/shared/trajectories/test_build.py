@@ -10,12 +10,11 @@ from shared.trajectories.build import (
     Attempt,
     DropReason,
     Example,
-    TeacherMix,
     TeacherQuestion,
     Verification,
     s2r_trajectory,
     segment_mask,
-    teacher_trajectories,
+    teacher_trajectory,
 )
 from shared.trajectories.domains import domain
 from shared.trajectories.rounds import PUBLISHED_TABLE, RoundsRule, RoundsTable, rounds_for
@@ -122,46 +121,36 @@ def test_the_keep_probability_decides() -> None:
     assert s2r_trajectory([attempt(14)], [verification(14)], Random(0), never) is DropReason.NOT_DRAWN
 
 
-def test_teacher_trajectories_have_balanced_first_verdicts_and_a_seed() -> None:
-    questions = [TeacherQuestion(f"Calculate {a}+{b}-3.") for a in range(10, 30) for b in range(10, 30)]
-    mix = TeacherMix((0.5, 0.35, 0.15))
-    made = teacher_trajectories(questions, ARITHMETIC, mix, seed=1)
-    assert made == teacher_trajectories(questions, ARITHMETIC, mix, seed=1)
-    assert len(made.examples) + made.dropped.total() == len(questions)
-    first = [e.trajectory.segments[1].verdict for _, e in made.examples]
-    share = sum(v is ClaimedVerdict.INCORRECT for v in first) / len(first)
-    assert 0.4 < share < 0.6
-    for index, example in made.examples:
-        solution = ARITHMETIC.solve(questions[index].question, None)
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_teachers_trajectory_ends_right_after_slips_that_are_found(rounds: int) -> None:
+    for a in range(10, 30):
+        question = TeacherQuestion(f"Calculate {a}+{a + 7}-3.")
+        made = teacher_trajectory(question, ARITHMETIC, rounds, Random(a))
+        assert made == teacher_trajectory(question, ARITHMETIC, rounds, Random(a))
+        assert isinstance(made, Example)
+        solution = ARITHMETIC.solve(question.question, None)
         assert solution is not None
-        assert example.trajectory.final_answer == boxed_answer(solution)
-        assert example.segment_mask[-2:] == (1, 1)
-        assert not any(example.segment_mask[:-2:2])
+        assert made.trajectory.final_answer == boxed_answer(solution)
+        verdicts = [segment.verdict for segment in made.trajectory.segments[1::2]]
+        assert verdicts == [ClaimedVerdict.INCORRECT] * (rounds - 1) + [ClaimedVerdict.CORRECT]
+        assert made.segment_mask == (0, 1) * (rounds - 1) + (1, 1)
 
 
-def test_a_teacher_question_that_cannot_be_solved_is_counted() -> None:
-    made = teacher_trajectories([TeacherQuestion("Who?")], ARITHMETIC, TeacherMix((1.0,)), seed=0)
-    assert made.examples == ()
-    assert made.dropped == {DropReason.NO_SOLUTION: 1}
+def test_a_teacher_question_that_cannot_be_solved_has_a_reason() -> None:
+    assert teacher_trajectory(TeacherQuestion("Who?"), ARITHMETIC, 1, Random(0)) is DropReason.NO_SOLUTION
 
 
 @pytest.mark.parametrize(("answer", "agrees"), [("14", True), ("14.0", True), ("15", False)])
 def test_a_solution_must_have_the_verified_answer(answer: str, agrees: bool) -> None:
     question = TeacherQuestion(QUESTION, f"It is \\boxed{{{answer}}}")
-    made = teacher_trajectories([question], ARITHMETIC, TeacherMix((1.0,)), seed=0)
-    assert len(made.examples) == agrees
-    assert made.dropped == ({} if agrees else {DropReason.SOLUTION_DISAGREES: 1})
+    made = teacher_trajectory(question, ARITHMETIC, 1, Random(0))
+    assert isinstance(made, Example) == agrees
+    assert agrees or made is DropReason.SOLUTION_DISAGREES
 
 
 def test_a_text_teacher_recomputes() -> None:
     question = TeacherQuestion("How many?", "There are 3*4=12, less 5: 12-5=7.\n\\boxed{7}")
-    made = teacher_trajectories([question], domain("text"), TeacherMix((0.0, 1.0)), seed=0)
-    [(_, example)] = made.examples
+    example = teacher_trajectory(question, domain("text"), 2, Random(0))
+    assert isinstance(example, Example)
     assert example.segment_mask == (0, 1, 1, 1)
     assert "!=7\nTherefore, the answer is incorrect." in example.trajectory.text
-
-
-@pytest.mark.parametrize(("weights", "each"), [((), 1), ((-1.0, 2.0), 1), ((0.0,), 1), ((1.0,), 0)])
-def test_a_mix_without_sense_is_refused(weights: tuple[float, ...], each: int) -> None:
-    with pytest.raises(ValueError, match=r"round_weights|trajectories_per_question"):
-        TeacherMix(weights, each)
