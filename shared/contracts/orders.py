@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.contracts.base import Contract, PackedFloat32, PackedInt32
 from shared.contracts.generation import FinishReason, SamplingParameters
@@ -25,10 +25,21 @@ class OrderPurpose(StrEnum):
     REVERIFY = "reverify"
 
 
+class ReprobeSelection(Contract):
+    """Ask those again about which a probe by `policy_version` tells most (`services/pool/reprobe.py`), best first.
+
+    `minimum_staleness`: only what was measured at least so many versions ago, or never.
+    """
+
+    policy_version: int = Field(ge=0)
+    minimum_staleness: int = Field(default=1, ge=0)
+
+
 class QuestionSelection(Contract):
     """Which questions of the campaign; empty `states` means every usable state.
 
     `split` None means both. `fraction` is a seeded random share of the train questions; eval questions come whole.
+    `reprobe` chooses the best `limit` train questions instead of a random share.
     """
 
     split: Split | None = Split.TRAIN
@@ -37,6 +48,13 @@ class QuestionSelection(Contract):
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     limit: int | None = Field(default=None, ge=1)
     seed: int = 0
+    reprobe: ReprobeSelection | None = None
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> "QuestionSelection":
+        if self.reprobe is not None and (self.limit is None or self.split is not Split.TRAIN or self.fraction < 1):
+            raise ValueError("'reprobe' is of split 'train' and needs 'limit', its budget, in place of 'fraction'")
+        return self
 
 
 class OrderIn(Contract):

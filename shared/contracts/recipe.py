@@ -74,6 +74,16 @@ class ProbeRecipe(Contract):
     fraction: float = Field(default=1.0, gt=0, le=1)
 
 
+class ReprobeRecipe(ProbeRecipe):
+    """The probe of the next policy. `choose`: a `random` share, or the questions about which asking again tells most (`informative`).
+
+    The budget is `fraction` of the training questions, and at most `max_questions`.
+    """
+
+    choose: Literal["random", "informative"] = "random"
+    max_questions: int = Field(default=0, ge=0, description="0: no other limit than the fraction")
+
+
 class RouterRecipe(Contract):
     """Certain / hard / noise / trivial by mean and variance of the 0/1 rewards (algorithms: STAgent's split).
 
@@ -222,7 +232,7 @@ class Recipe(Contract):
     teach: TeachRecipe = TeachRecipe()
     sft0: SftRecipe = SftRecipe()
     probe: ProbeRecipe = ProbeRecipe()
-    reprobe: ProbeRecipe = ProbeRecipe()
+    reprobe: ReprobeRecipe = ReprobeRecipe()
     router: RouterRecipe = RouterRecipe()
     build: BuildRecipe = BuildRecipe()
     sft1: SftRecipe = SftRecipe()

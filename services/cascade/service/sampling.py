@@ -9,9 +9,9 @@ from services.cascade.models import StageRow
 from services.cascade.service.progress import show_order
 from services.cascade.service.stage import Context, failed, waiting
 from shared.contracts.campaigns import StageName
-from shared.contracts.orders import Order, OrderIn, OrderPurpose, OrderState, QuestionSelection
+from shared.contracts.orders import Order, OrderIn, OrderPurpose, OrderState, QuestionSelection, ReprobeSelection
 from shared.contracts.questions import PoolCounts, Split
-from shared.contracts.recipe import EvalRecipe, ProbeRecipe, Recipe, TeacherKind, TeachRecipe
+from shared.contracts.recipe import EvalRecipe, ProbeRecipe, Recipe, ReprobeRecipe, TeacherKind, TeachRecipe
 from shared.errors import HeadwaterError
 
 MAX_DEAD_SHARE = 0.1
@@ -49,12 +49,12 @@ class Sampling:
             policy_version=policy_version,
             k=1 if _is_reference_teacher(section) else section.k,
             sampling=section.sampling,
-            selection=self._selection(section, context.recipe.seed, counts),
+            selection=self._selection(section, context.recipe.seed, counts, policy_version),
         )
         return order.model_dump(mode="json")
 
     def _selection(
-        self, section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, counts: PoolCounts
+        self, section: TeachRecipe | ProbeRecipe | EvalRecipe, seed: int, counts: PoolCounts, policy_version: int
     ) -> QuestionSelection:
         if isinstance(section, TeachRecipe):
             return QuestionSelection(
@@ -63,6 +63,8 @@ class Sampling:
                 limit=max(section.minimum_questions, math.ceil(section.fraction * counts.train)),
                 seed=seed,
             )
+        if isinstance(section, ReprobeRecipe):
+            return reprobe_selection(section, seed, counts, policy_version)
         fraction = section.fraction if isinstance(section, ProbeRecipe) else 1.0
         return QuestionSelection(split=self.split, fraction=fraction, seed=seed)
 
@@ -84,6 +86,18 @@ class Sampling:
         _check_finished(order, context.recipe)
         stage.tokens_sampled = (await pool.order_metrics(order.id)).tokens_sampled
         return True
+
+
+def reprobe_selection(section: ReprobeRecipe, seed: int, counts: PoolCounts, policy_version: int) -> QuestionSelection:
+    """Training questions within the budget: a random share of them, or those about which asking again tells most."""
+    if section.choose == "random":
+        return QuestionSelection(fraction=section.fraction, limit=section.max_questions or None, seed=seed)
+    budget = max(1, math.ceil(section.fraction * counts.train))
+    return QuestionSelection(
+        limit=min(budget, section.max_questions or budget),
+        seed=seed,
+        reprobe=ReprobeSelection(policy_version=policy_version),
+    )
 
 
 async def _make_live(peers: Peers, order: OrderIn) -> None:

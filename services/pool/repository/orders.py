@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import AssignmentRow, GroupRow, OrderRow, QuestionRow, RolloutCountRow
+from services.pool.repository import reprobe
 from services.pool.router import USABLE_STATES
 from shared.contracts.orders import OrderIn, OrderPolicy, OrderState, QuestionSelection
 from shared.contracts.questions import Split
@@ -194,6 +195,8 @@ def _matches(campaign_id: UUID, selection: QuestionSelection) -> ColumnElement[b
 async def _selected(session: AsyncSession, campaign_id: UUID, selection: QuestionSelection) -> Select[UUID]:
     """The selected questions in seeded random order. A fraction is rounded up, so that some question is always in it."""
     condition = _matches(campaign_id, selection)
+    if selection.reprobe is not None:
+        return await reprobe.selected(session, campaign_id, selection, selection.reprobe, condition)
     shuffled = func.md5(cast(literal(f"{selection.seed}:"), String).concat(cast(QuestionRow.id, String)))
     statement = select(QuestionRow.id).where(condition).order_by(shuffled).limit(selection.limit)
     if selection.fraction == 1.0:

@@ -100,6 +100,39 @@ async def test_a_reference_that_cannot_be_read_is_a_move_with_its_reason(pool: P
     ]
 
 
+async def test_a_probe_asks_those_again_of_which_it_tells_most_within_its_budget(pool: PoolClient):
+    await pool.submit(8)
+    await pool.order(key="old", policy_version=1, k=8, selection={"limit": 6, "seed": 1})
+    known = [one["question"]["id"] for one in await pool.claim()]
+    claimed = {one["question"]["id"]: one for one in await pool.claim()}
+    assert claimed == {}
+    await pool.expire_leases()
+    outcomes = {question: (4, 4, 4, 6, 6, 8)[at] for at, question in enumerate(sorted(known))}
+    await pool.answer_all(lambda one, at: "correct" if at < outcomes[one["question"]["id"]] else "incorrect")
+    await pool.order(key="newer", policy_version=2, k=8, selection={"limit": 1, "seed": 1})
+    [fresh] = await pool.answer_all("correct")
+
+    async def asked(key: str, **selection: Any) -> list[str]:
+        order = await pool.order(key=key, policy_version=2, selection=selection)
+        claimed = [one["question"]["id"] for one in await pool.claim()]
+        await pool.ask("POST", f"/v1/orders/{order['id']}/close")
+        return claimed
+
+    reprobe = {"policy_version": 2}
+    every = await asked("all", limit=100, reprobe=reprobe)
+    assert fresh["question"]["id"] not in every
+    assert len(every) == 7
+    budget = await asked("budget", limit=4, reprobe=reprobe)
+    never = {str(row.id) for row in await pool.execute("SELECT id FROM pool.questions WHERE probed_version IS NULL")}
+    assert len(budget) == 4
+    assert never < set(budget)
+    near = {question for question in outcomes if outcomes[question] == 6} - {fresh["question"]["id"]}
+    assert set(budget) - never <= near | {question for question in outcomes if outcomes[question] == 8}
+    assert set(await asked("same", limit=4, reprobe=reprobe)) == set(budget)
+    assert await asked("stale", limit=4, reprobe=reprobe | {"minimum_staleness": 4}) == []
+    await pool.order(key="no budget", status=422, selection={"reprobe": reprobe})
+
+
 async def test_the_migration_counts_what_was_there_before_it(pool: PoolClient):
     await pool.submit(5)
     for version in (1, 2):
