@@ -78,7 +78,7 @@ async def reflected(engine: AsyncEngine) -> MetaData:
                 name for name in inspect(connection).get_table_names(schema) if f"{schema}.{name}" not in partitions
             ]
             if names:
-                metadata.reflect(connection, schema=schema, only=names)
+                metadata.reflect(connection, schema=schema, only=names, resolve_fks=False)
         return metadata
 
     async with engine.connect() as connection:

@@ -26,7 +26,7 @@ from tests.integration.migrations.database import (
     tables,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 FOR_EVER_S = 60
 # Tables that grow with every answer: an index on one is made while it is written to.
 BIG = {"pool.questions", "pool.question_events", "pool.assignments", "pool.groups", "pool.responses", "pool.pass_rates"}
