@@ -5,7 +5,7 @@
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter
+from starlette.middleware import Middleware
 
 from shared import openapi
 from shared.bodies import LimitBody
@@ -37,16 +38,18 @@ def create_app(
     *,
     check_service_token: bool = True,
     body_limits: Mapping[str, int | None] | None = MappingProxyType({}),
+    inner: Sequence[Middleware] = (),
 ) -> FastAPI:
     """A FastAPI app with the common parts. `ready` raises HeadwaterError when the service cannot serve.
 
     `body_limits`: bytes by path where it is not MAX_BODY_BYTES, None for a path that bounds what it reads itself; None in
-    place of all limits for an app that holds no body.
+    place of all limits for an app that holds no body. `inner`: middleware behind these limits and the service token.
     """
     app = FastAPI(
         title=f"Headwater {title}",
         version="0.1.0",
         lifespan=lifespan,
+        middleware=list(inner),
         dependencies=[Depends(refuse_repeated)],
         generate_unique_id_function=openapi.operation_id,
     )

@@ -21,7 +21,7 @@ from shared.contracts.metrics import OrderMetrics
 from shared.contracts.orders import Order, OrderIn
 from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.questions import PoolCounts
-from shared.contracts.recipe import RouterRecipe
+from shared.contracts.recipe import Recipe
 from shared.contracts.reverification import ReverifyIn, Verifiers
 from shared.contracts.runs import Run, RunIn, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn
@@ -65,9 +65,9 @@ class PoolClient(_Peer):
 
     name = "pool"
 
-    async def put_settings(self, campaign_id: UUID, name: str, router: RouterRecipe) -> None:
+    async def put_settings(self, campaign_id: UUID, name: str, recipe: Recipe) -> None:
         """Register the campaign, so that it takes questions. Idempotent."""
-        settings = {"name": name, "router": _body(router)}
+        settings = {"name": name, "router": _body(recipe.router), "pool": _body(recipe.pool)}
         await self._call("PUT", f"/v1/campaigns/{campaign_id}/settings", object, json=settings)
 
     async def counts(self, campaign_id: UUID) -> PoolCounts:

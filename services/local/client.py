@@ -17,7 +17,7 @@ from shared.contracts.campaigns import Campaign, Report
 from shared.contracts.lineage import MAX_RETRACTED_AT_ONCE, Retractions
 from shared.contracts.listing import SnapshotPage
 from shared.contracts.problems import ProblemBody
-from shared.contracts.questions import IngestReport, Refusal
+from shared.contracts.questions import IngestReport, NearDuplicate, Quarantine, Refusal
 from shared.contracts.snapshots import Snapshot
 from shared.layout import is_array
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Listed = TypeVar("Listed", NearDuplicate, Quarantine)
 SHOWN_DETAILS = 20
 TIMEOUT_S = 60.0
 _BATCH_LINES = 1000
@@ -109,7 +110,13 @@ class Gateway:
                 headers={"Content-Type": media_type},
             )
             moved = tuple(_at_line(refusal, first_line + refusal.line) for refusal in report.refusals)
-            yield report.model_copy(update={"refusals": moved})
+            yield report.model_copy(
+                update={
+                    "refusals": moved,
+                    "near_duplicates": tuple(_moved(near, first_line) for near in report.near_duplicates),
+                    "quarantines": tuple(_moved(gone, first_line) for gone in report.quarantines),
+                }
+            )
 
     def retract(self, reason: str, ids: Sequence[UUID]) -> Iterator[Retractions]:
         """Leave these questions out from now on; yields the answer to each piece of them."""
@@ -210,6 +217,10 @@ def _is_uuid(text: str) -> bool:
 def _at_line(refusal: Refusal, line: int) -> Refusal:
     message = refusal.message.replace(f"Item {refusal.line} ", f"Item {line} ", 1)  # it counted within its batch
     return refusal.model_copy(update={"line": line, "message": message})
+
+
+def _moved(item: Listed, lines_before: int) -> Listed:
+    return item.model_copy(update={"line": item.line + lines_before})
 
 
 def _batches(path: Path) -> Iterator[tuple[int, str, bytes]]:

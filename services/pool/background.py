@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from services.pool.hints import Hints
-from services.pool.repository import counters
+from services.pool.repository import counters, idempotency
 from services.pool.service.listing import index_texts
 from services.pool.service.orders import complete_finished
 from services.pool.service.snapshots import Snapshots
@@ -50,9 +50,10 @@ async def running(database: Database, hints: Hints, snapshots: Snapshots) -> Asy
 
 
 async def tidy(database: Database, hints: Hints) -> None:
-    """Fold counters; complete orders whose last writer died between its commit and the check."""
+    """Fold counters; forget expired `Idempotency-Key`s; complete orders whose last writer died between its commit and the check."""
     async with database.transaction() as session:
         await counters.fold(session)
+        await idempotency.expire(session)
     await complete_finished(database, hints)
 
 

@@ -20,8 +20,14 @@ def text_hash(text: str) -> bytes:
 
 def question_id(campaign_id: UUID, question: QuestionIn) -> UUID:
     """By normalised text, kind and split: an eval question that equals a train question is another question."""
-    content = f"{question.kind}\0{question.split}\0{normal_text(question.question)}"
-    return uuid5(campaign_id, hashlib.sha256(content.encode()).hexdigest())
+    return identify(campaign_id, question)[0]
+
+
+def identify(campaign_id: UUID, question: QuestionIn) -> tuple[UUID, bytes]:
+    """The id of a question and the hash of its text."""
+    normal = normal_text(question.question)
+    content = hashlib.sha256(f"{question.kind}\0{question.split}\0{normal}".encode()).hexdigest()
+    return uuid5(campaign_id, content), hashlib.sha256(normal.encode()).digest()
 
 
 def order_id(campaign_id: UUID, key: str) -> UUID:

@@ -5,15 +5,18 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from services.pool import background
 from services.pool.api import create_router
+from services.pool.api.idempotency import IdempotencyKeys
 from services.pool.hints import BusHints, Hints
 from services.pool.repository import campaigns
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
+from services.pool.service.ingest import Ingest
 from services.pool.service.lineage import Lineage
 from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
@@ -50,10 +53,12 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
         async with database.transaction() as session:
             await campaigns.exists(session, UUID(int=0))
 
-    app = web.create_app("pool", settings, lifespan, ready, body_limits=BODY_LIMITS)
+    keys = Middleware(IdempotencyKeys, database=database)
+    app = web.create_app("pool", settings, lifespan, ready, body_limits=BODY_LIMITS, inner=[keys])
     app.include_router(
         create_router(
-            Questions(database, hints),
+            Questions(database),
+            Ingest(database, hints),
             Orders(database, hints),
             Assignments(database, hints),
             Groups(database, hints),

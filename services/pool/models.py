@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     DateTime,
     ForeignKey,
     Identity,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    Table,
     Text,
     UniqueConstraint,
     Uuid,
@@ -55,13 +57,19 @@ class Base(DeclarativeBase):
 
 
 class CampaignRow(Base):
-    """A campaign as the pool knows it: how its questions are routed."""
+    """A campaign as the pool knows it: how its questions are compared and routed.
+
+    `near_duplicate_threshold`: 0 compares exact texts only. `near_position`: the questions behind this position have no rows in
+    `near_bands` yet; None when all have.
+    """
 
     __tablename__ = "campaigns"
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     name: Mapped[str]
     router: Mapped[dict[str, Any]]
+    near_duplicate_threshold: Mapped[float] = mapped_column(server_default="0.8")
+    near_position: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -122,6 +130,14 @@ class QuestionTextRow(Base):
     campaign_id: Mapped[UUID]
     position: Mapped[int] = mapped_column(BigInteger)
     text: Mapped[str]
+
+
+# Where near texts meet: `services.pool.service.near.BANDS` rows a question, written with it. No key and no reference: it is
+# written by the million, and a row that leads to nothing does no harm.
+near_bands = Table(
+    "near_bands", metadata, Column("hash", BigInteger, nullable=False), Column("question_id", Uuid, nullable=False)
+)
+Index(None, near_bands.c.hash)
 
 
 class QuestionEventRow(Base):
@@ -428,3 +444,17 @@ class BatchGroupRow(Base):
     group_id: Mapped[UUID] = mapped_column(ForeignKey("groups.id"))
     position: Mapped[int]
     staleness: Mapped[int]
+
+
+class IdempotencyKeyRow(Base):
+    """The answer to a write that came with an `Idempotency-Key`; `request_hash` is of all of that request."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "created_at"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[bytes]
+    status: Mapped[int]
+    content_type: Mapped[str]
+    body: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -92,13 +92,42 @@ class Refusal(Contract):
     message: str
 
 
+class NearDuplicate(Contract):
+    """An item that was left out because a stored training question asks the same in nearly the same words."""
+
+    line: int
+    question_id: UUID
+    similarity: float
+
+
+class Quarantine(Contract):
+    """A stored training question that leaves because the eval question of item `line` is equal to or near it.
+
+    `runs`: those that hold or acknowledged a batch with it. `snapshots`: those with rows of it.
+    """
+
+    question_id: UUID
+    line: int
+    similarity: float
+    runs: tuple[UUID, ...] = ()
+    snapshots: tuple[UUID, ...] = ()
+
+
 class IngestReport(Contract):
-    """The answer to a submission. `refusals` lists the first 1,000; the counts are exact."""
+    """The answer to a submission. The counts are exact; `refusals`, `near_duplicates` and `quarantines` list the first 1,000.
+
+    accepted + duplicate + refused = items; `near_duplicate` counts those of the duplicates that are near and not equal.
+    `quarantined` counts training questions stored before that are near an eval question of this submission.
+    """
 
     accepted: int
     duplicate: int
     refused: int
+    near_duplicate: int = 0
+    quarantined: int = 0
     refusals: tuple[Refusal, ...] = ()
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    quarantines: tuple[Quarantine, ...] = ()
 
 
 class PoolCounts(Contract):

@@ -105,6 +105,22 @@ class RouterRecipe(Contract):
         return self
 
 
+class PoolRecipe(Contract):
+    """What comes in: when two texts are the same question.
+
+    `near_duplicate_threshold`: the share of word 3-grams in common (Jaccard) from which two texts with the same numbers are
+    near; 0 compares exact texts only.
+    """
+
+    near_duplicate_threshold: float = Field(default=0.8, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> "PoolRecipe":
+        if 0 < self.near_duplicate_threshold < 0.5:
+            raise ValueError("pool needs near_duplicate_threshold = 0 (off) or from 0.5 to 1")
+        return self
+
+
 class VerificationStyle(StrEnum):
     """S2R's two styles of verification."""
 
@@ -229,6 +245,7 @@ class Recipe(Contract):
 
     seed: int = 0
     model: ModelRecipe = ModelRecipe()
+    pool: PoolRecipe = PoolRecipe()
     teach: TeachRecipe = TeachRecipe()
     sft0: SftRecipe = SftRecipe()
     probe: ProbeRecipe = ProbeRecipe()

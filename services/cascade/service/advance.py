@@ -99,7 +99,7 @@ class Advancer:
 
     async def _start(self, campaign: CampaignRow, context: Context, work: Work, stage: StageRow) -> None:
         if work.name is StageName.REGISTER:
-            await self._peers.pool.put_settings(campaign.id, campaign.name, context.recipe.router)
+            await self._peers.pool.put_settings(campaign.id, campaign.name, context.recipe)
         stage.request = await work.prepare(context)
         stage.detail = "skipped: there is nothing to do" if stage.request is None else ""
         stage.status, stage.started_at = StageStatus.RUNNING, self._now()

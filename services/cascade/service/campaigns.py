@@ -39,7 +39,7 @@ class Campaigns:
                     f"Campaign '{campaign.name}' exists with another recipe; a recipe is never changed: choose another name.",
                 )
             stages = await repository.stages(row.id)
-        await self._peers.pool.put_settings(row.id, row.name, campaign.recipe.router)
+        await self._peers.pool.put_settings(row.id, row.name, campaign.recipe)
         return as_campaign(row, stages), created
 
     async def get(self, campaign: UUID | str) -> Campaign:

@@ -137,7 +137,13 @@ def show_ingest(console: Console, reports: list[IngestReport]) -> None:
     accepted, duplicate, refused = (
         sum(getattr(report, name) for report in reports) for name in ("accepted", "duplicate", "refused")
     )
-    console.print(f"{accepted:,} accepted, {duplicate:,} known already, {refused:,} refused", highlight=False)
+    near, quarantined = (sum(getattr(report, name) for report in reports) for name in ("near_duplicate", "quarantined"))
+    nearly = f" ({near:,} of them in other words)" if near else ""
+    console.print(f"{accepted:,} accepted, {duplicate:,} known already{nearly}, {refused:,} refused", highlight=False)
+    if quarantined:
+        console.print(
+            f"{quarantined:,} stored training questions left: eval questions are equal to or near them", highlight=False
+        )
     refusals = [refusal for report in reports for refusal in report.refusals]
     for refusal in refusals[:SHOWN_REFUSALS]:
         field = f" {refusal.field}" if refusal.field else ""

@@ -12,10 +12,12 @@ from services.pool.api import orders as orders_api
 from services.pool.api import questions as questions_api
 from services.pool.api import reverification as reverification_api
 from services.pool.api import snapshots as snapshots_api
+from services.pool.api import submissions as submissions_api
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
 from services.pool.service.groups import Groups
+from services.pool.service.ingest import Ingest
 from services.pool.service.lineage import Lineage
 from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
@@ -27,6 +29,7 @@ from services.pool.service.snapshots import Snapshots
 
 def create_router(
     questions: Questions,
+    ingest: Ingest,
     orders: Orders,
     assignments: Assignments,
     groups: Groups,
@@ -40,6 +43,7 @@ def create_router(
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
+    router.include_router(submissions_api.create_router(questions, ingest))
     router.include_router(lists_api.create_router(lists))
     router.include_router(questions_api.create_router(questions))
     router.include_router(orders_api.create_router(orders))

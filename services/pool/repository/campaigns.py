@@ -8,14 +8,19 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import CampaignRow
-from shared.contracts.recipe import RouterRecipe
+from shared.contracts.recipe import PoolRecipe, RouterRecipe
 
 
-async def put(session: AsyncSession, campaign_id: UUID, name: str, router: RouterRecipe) -> None:
+async def put(session: AsyncSession, campaign_id: UUID, name: str, router: RouterRecipe, pool: PoolRecipe) -> None:
     """Insert or replace the settings."""
-    values = {"name": name, "router": router.model_dump(mode="json")}
+    values = {"name": name, "router": router.model_dump(mode="json"), **pool.model_dump()}
     statement = insert(CampaignRow).values(id=campaign_id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+
+
+async def get(session: AsyncSession, campaign_id: UUID) -> CampaignRow | None:
+    """The campaign, as it is now."""
+    return await session.get(CampaignRow, campaign_id, populate_existing=True)
 
 
 async def exists(session: AsyncSession, campaign_id: UUID) -> bool:

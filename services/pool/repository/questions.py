@@ -13,16 +13,7 @@ from services.pool.models import PassRateRow, QuestionEventRow, QuestionRow
 from services.pool.repository import difficulty
 from services.pool.repository.counters import Deltas
 from services.pool.router import UNUSABLE_STATES, Standing, pool_moves
-from shared.contracts.questions import Question, QuestionIn, QuestionKind, QuestionState, Split
-
-
-@dataclass(frozen=True, slots=True)
-class NewQuestion:
-    """A question to store, with its identity."""
-
-    id: UUID
-    text_hash: bytes
-    question: QuestionIn
+from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,50 +58,6 @@ def to_contract(row: QuestionRow) -> Question:
     )
 
 
-async def insert_new(session: AsyncSession, campaign_id: UUID, questions: Sequence[NewQuestion]) -> set[UUID]:
-    """Insert those that are not there yet; returns their ids."""
-    if not questions:
-        return set()
-    rows = [
-        {
-            "id": new.id,
-            "campaign_id": campaign_id,
-            "text_hash": new.text_hash,
-            "text": new.question.question,
-            **new.question.model_dump(exclude={"question"}),
-        }
-        for new in questions
-    ]
-    statement = insert(QuestionRow).on_conflict_do_nothing(index_elements=["id"]).returning(QuestionRow.id)
-    return set((await session.execute(statement, rows)).scalars())
-
-
-async def eval_hashes(session: AsyncSession, campaign_id: UUID, hashes: Sequence[bytes]) -> set[bytes]:
-    """Which of these normalised texts are eval questions."""
-    statement = select(QuestionRow.text_hash).where(
-        QuestionRow.campaign_id == campaign_id, QuestionRow.text_hash.in_(hashes), QuestionRow.split == Split.EVAL
-    )
-    return set((await session.execute(statement)).scalars())
-
-
-async def lock_train_with_hashes(
-    session: AsyncSession, campaign_id: UUID, hashes: Sequence[bytes]
-) -> Sequence[QuestionRow]:
-    """Usable train questions with one of these normalised texts, locked."""
-    statement = (
-        select(QuestionRow)
-        .where(
-            QuestionRow.campaign_id == campaign_id,
-            QuestionRow.text_hash.in_(hashes),
-            QuestionRow.split == Split.TRAIN,
-            QuestionRow.state.not_in(UNUSABLE_STATES),
-        )
-        .order_by(QuestionRow.id)
-        .with_for_update(key_share=True)
-    )
-    return (await session.execute(statement)).scalars().all()
-
-
 async def lock(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, QuestionRow]:
     """Questions by id, locked in the order of their ids."""
     statement = (
@@ -127,12 +74,6 @@ async def by_ids(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, Quest
     """Questions by id."""
     statement = select(QuestionRow).where(QuestionRow.id.in_(ids))
     return {row.id: row for row in (await session.execute(statement)).scalars()}
-
-
-async def answers(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The reference answers of stored questions."""
-    statement = select(QuestionRow.id, QuestionRow.answer).where(QuestionRow.id.in_(ids))
-    return {row.id: row.answer for row in await session.execute(statement)}
 
 
 async def unusable(session: AsyncSession, campaign_id: UUID) -> set[UUID]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.layout import is_array
 
@@ -43,8 +42,7 @@ class Splitter(Protocol):
         """The items that end with the stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One item, counted from 1; `data` None when it is larger than the limit."""
 
     line: int
@@ -179,26 +177,24 @@ class WholeSplitter:
 
 async def items(
     stream: AsyncIterator[bytes], layout: Layout, *, limit_bytes: int = MAX_ITEM_BYTES
-) -> AsyncIterator[Item]:
-    """The items of a stream: the elements of its array, its lines, or one document."""
+) -> AsyncIterator[list[Item]]:
+    """The items of a stream, those that end in one chunk together: the elements of its array, its lines, or one document."""
     splitter: Splitter | None = None
     head = b""
     async for chunk in stream:
         if splitter is not None:
-            for item in splitter.feed(chunk):
-                yield item
+            yield list(splitter.feed(chunk))
             continue
         head += chunk
         if len(head) >= limit_bytes or _shows(head, layout):
             splitter, head = _begin(head, layout, limit_bytes)
-            for item in splitter.feed(head):
-                yield item
+            yield list(splitter.feed(head))
+            head = b""
     if splitter is None and head.strip(_WHITE):
         splitter, head = _begin(head, layout, limit_bytes)
-        for item in splitter.feed(head):
-            yield item
-    for item in splitter.close() if splitter is not None else ():
-        yield item
+        yield list(splitter.feed(head))
+    if splitter is not None:
+        yield list(splitter.close())
 
 
 def _shows(head: bytes, layout: Layout) -> bool:

@@ -27,7 +27,7 @@ async def chunks(data: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
 
 
 async def cut(data: bytes, cuts: list[int], layout: Layout = Layout.DOCUMENT, *, limit: int = 10_000) -> list[Item]:
-    return [item async for item in items(chunks(data, cuts), layout, limit_bytes=limit)]
+    return [item async for part in items(chunks(data, cuts), layout, limit_bytes=limit) for item in part]
 
 
 PREFIXES = st.sampled_from([b"", b" \n", b"\xef\xbb\xbf"])
