@@ -11,7 +11,8 @@ class Settings(BaseSettings):
     """Addresses of everything. Unset addresses have the defaults of `headwater up`.
 
     `engine_model`: directory of the base weights that the engine was started with; `engine_model_name`: what the user
-    called it (`tiny`, `smollm2`, a path or a hub name), as in the recipe's `model.base`.
+    called it (`tiny`, `smollm2`, a path or a hub name), as in the recipe's `model.base`. `token_retention_days`: how long the
+    pool keeps token ids and log-probabilities that no trainer waits for; 0 for ever.
     """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_", extra="ignore", frozen=True)
@@ -28,6 +29,7 @@ class Settings(BaseSettings):
     engine_model: str = ""
     engine_model_name: str = "tiny"
     artifacts_url: str = str(Path(".headwater/artifacts"))
+    token_retention_days: float = Field(default=14.0, ge=0.0)
     service_token: SecretStr = Field(default=SecretStr(""))
 
     def engines(self) -> tuple[str, ...]:

@@ -113,7 +113,12 @@ def raise_problem(response: httpx.Response) -> None:
 
 
 async def call(client: httpx.AsyncClient, method: str, path: str, answer: type[T], **request: object) -> T:
-    """One JSON call to another service.
+    """One JSON call to another service. Raises: as `call_bytes`."""
+    return TypeAdapter(answer).validate_json(await call_bytes(client, method, path, **request))
+
+
+async def call_bytes(client: httpx.AsyncClient, method: str, path: str, **request: object) -> bytes:
+    """One call to another service, answered with bytes.
 
     Raises: HeadwaterError as the peer named it; UnavailableError when the peer does not answer in time.
     """
@@ -124,4 +129,4 @@ async def call(client: httpx.AsyncClient, method: str, path: str, answer: type[T
             "service_unavailable", f"{client.base_url} does not answer ({type(error).__name__})."
         ) from error
     raise_problem(response)
-    return TypeAdapter(answer).validate_json(response.content)
+    return response.content

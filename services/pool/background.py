@@ -1,4 +1,5 @@
-"""What the pool does between requests: builds snapshots, indexes texts, folds counters, notices orders that ended unnoticed.
+"""What the pool does between requests: builds snapshots, indexes texts, folds counters, notices orders that ended unnoticed, makes
+and drops the partitions of token-level data.
 
 Every replica runs it; leases and skipped locks keep them apart. A failure is logged and tried again at the next turn.
 """
@@ -12,17 +13,19 @@ from services.pool.hints import Hints
 from services.pool.repository import counters, idempotency
 from services.pool.service.listing import index_texts
 from services.pool.service.orders import complete_finished
+from services.pool.service.retention import Retention
 from services.pool.service.snapshots import Snapshots
 from shared.db import Database
 
 BUILD_EVERY_S = 2.0
 TIDY_EVERY_S = 5.0
 INDEX_EVERY_S = 5.0
+RETAIN_EVERY_S = 600.0
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def running(database: Database, hints: Hints, snapshots: Snapshots) -> AsyncIterator[None]:
+async def running(database: Database, hints: Hints, snapshots: Snapshots, retention: Retention) -> AsyncIterator[None]:
     """The background work, for as long as the block lasts."""
 
     async def build() -> None:
@@ -40,6 +43,7 @@ async def running(database: Database, hints: Hints, snapshots: Snapshots) -> Asy
             _repeat("indexing texts", lambda: index_texts(database), lambda: asyncio.sleep(INDEX_EVERY_S))
         ),
         asyncio.create_task(_repeat("tidying", lambda: tidy(database, hints), lambda: asyncio.sleep(TIDY_EVERY_S))),
+        asyncio.create_task(_repeat("partitions", retention.tidy, lambda: asyncio.sleep(RETAIN_EVERY_S))),
     ]
     try:
         yield

@@ -21,6 +21,7 @@ from services.pool.service.lineage import Lineage
 from services.pool.service.listing import Lists
 from services.pool.service.orders import Orders
 from services.pool.service.questions import Questions
+from services.pool.service.retention import Retention
 from services.pool.service.retraction import Retractions
 from services.pool.service.reverification import Reverifications
 from services.pool.service.snapshots import Snapshots
@@ -30,8 +31,8 @@ from shared.db import Database
 from shared.log import configure_logging
 from shared.settings import Settings
 
-# Questions are read item by item; a batch of groups carries the tokens of its responses.
-BODY_LIMITS = {"/v1/questions": None, "/v1/groups": 64 << 20}
+# Questions are read item by item, groups record batch by record batch.
+BODY_LIMITS = {"/v1/questions": None, "/v1/groups": None}
 
 
 def create_app(settings: Settings | None = None, hints: Hints | None = None) -> FastAPI:
@@ -41,10 +42,11 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
     database = Database(settings.database_url)
     hints = hints or BusHints(create_celery("pool", settings.redis_url))
     snapshots = Snapshots(database, hints, settings.artifacts_url)
+    retention = Retention(database, settings.token_retention_days)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with background.running(database, hints, snapshots):
+        async with background.running(database, hints, snapshots, retention):
             yield
         await hints.close()
         await database.close()
@@ -61,7 +63,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Ingest(database, hints),
             Orders(database, hints),
             Assignments(database, hints),
-            Groups(database, hints),
+            Groups(database, hints, retention),
             snapshots,
             Batches(database, hints),
             Difficulty(database),

@@ -1,7 +1,7 @@
 """The tables of the pool, in the schema `pool`.
 
 Invariants held by constraints: one question per content, one group per assignment, one batch per (run, step), a group
-in at most one live batch. Token ids, log-probabilities and token ends are packed little-endian bytes.
+in at most one live batch. Token ids, log-probabilities and token ends are packed little-endian bytes, in a table of their own.
 """
 
 from datetime import datetime
@@ -252,6 +252,9 @@ class GroupRow(Base):
             "ix_groups_dropped", "order_id", "drop_reason", "sequence", postgresql_where=sql("drop_reason IS NOT NULL")
         ),
         Index(None, "policy_id", "sequence"),
+        Index(
+            "ix_groups_waiting_version", "order_id", "policy_version", postgresql_where=sql("consumption = 'waiting'")
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -261,7 +264,6 @@ class GroupRow(Base):
     question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
     policy_id: Mapped[UUID]
     policy_version: Mapped[int]
-    prompt_token_ids: Mapped[bytes]
     scored: Mapped[int]
     correct: Mapped[int]
     unscored: Mapped[int]
@@ -282,7 +284,7 @@ GROUP_OUTCOME = case(
 
 
 class ResponseRow(Base):
-    """One response with its verdict; `segments` is the JSON of `ScoredSegment`s."""
+    """One response with its verdict; `segments` is the JSON of `ScoredSegment`s, `tokens` how many tokens it has."""
 
     __tablename__ = "responses"
     __table_args__ = (PrimaryKeyConstraint("group_id", "position"),)
@@ -291,9 +293,7 @@ class ResponseRow(Base):
     position: Mapped[int]
     text: Mapped[str]
     finish_reason: Mapped[str]
-    token_ids: Mapped[bytes]
-    logprobs: Mapped[bytes]
-    token_ends: Mapped[bytes]
+    tokens: Mapped[int] = mapped_column(server_default="0")
     outcome: Mapped[str]
     unscored_reason: Mapped[str | None]
     answer: Mapped[str | None]
@@ -334,6 +334,27 @@ class VerdictRow(Base):
     before_outcome: Mapped[str | None]
     before_verifier: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class GroupTokensRow(Base):
+    """The token arrays of a group: those of its responses one after the other, in the order of their positions.
+
+    `created_at` is the group's. One partition a day (`services.pool.repository.partitions`), so that old ones are dropped whole; the
+    big columns are stored without compression. No foreign key: dropping a partition locks no other table.
+    """
+
+    __tablename__ = "group_tokens"
+    __table_args__ = (
+        PrimaryKeyConstraint("group_id", "created_at"),
+        {"postgresql_partition_by": "RANGE (created_at)"},
+    )
+
+    group_id: Mapped[UUID]
+    created_at: Mapped[datetime]
+    prompt_token_ids: Mapped[bytes]
+    token_ids: Mapped[bytes]
+    logprobs: Mapped[bytes]
+    token_ends: Mapped[bytes]
 
 
 class PassRateRow(Base):

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import httpx
 
+from shared import arrow
+from shared.arrow.hand_in import write
 from shared.contracts.base import Contract
 from shared.contracts.generation import PromptSamples, SampleRequest
 from shared.contracts.orders import (
@@ -18,6 +20,7 @@ from shared.contracts.orders import (
 )
 from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult
 from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
+from shared.packed import pack_group_in
 from shared.web import raise_problem
 
 C = TypeVar("C", bound=Contract)
@@ -66,8 +69,10 @@ class PoolClient:
         await _post("pool", self._client, "/v1/assignments/fail", failure, POOL_DEADLINE_S)
 
     async def hand_in(self, batch: GroupBatch) -> GroupBatchResult:
-        """Hand finished groups in; a repeated group does no harm."""
-        return await self._post("/v1/groups", batch, GroupBatchResult)
+        """Hand finished groups in, as Arrow; a repeated group does no harm."""
+        body = bytes(write([pack_group_in(group) for group in batch.groups]))
+        answer = await _send("pool", self._client, "/v1/groups", body, arrow.MEDIA_TYPE, POOL_DEADLINE_S)
+        return GroupBatchResult.model_validate_json(answer)
 
     async def stored_responses(self, request: StoredResponsesRequest) -> StoredResponsesResult:
         """The texts that assignments of a re-verification judge."""
@@ -129,8 +134,15 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def _post(service: str, client: httpx.AsyncClient, path: str, body: Contract, deadline_s: float) -> bytes:
+    return await _send(service, client, path, body.model_dump_json().encode(), "application/json", deadline_s)
+
+
+async def _send(
+    service: str, client: httpx.AsyncClient, path: str, body: bytes, media_type: str, deadline_s: float
+) -> bytes:
     try:
-        response = await client.post(path, content=body.model_dump_json(), headers=_JSON, timeout=deadline_s)
+        headers = {"Content-Type": media_type}
+        response = await client.post(path, content=body, headers=headers, timeout=deadline_s)
     except httpx.TransportError as error:
         raise TransientError(service, type(error).__name__) from error
     _raise_failure(service, response)

@@ -14,12 +14,14 @@ import httpx
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from services.training.settings import TrainingSettings
-from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared import arrow
+from shared.arrow.lease import PackedLease, read
+from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
 from shared.contracts.orders import OrderPolicy
 from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.snapshots import Snapshot
 from shared.errors import HeadwaterError
-from shared.web import call, service_client
+from shared.web import call, call_bytes, service_client
 
 T = TypeVar("T")
 REQUEST_DEADLINE_S = 60.0
@@ -62,10 +64,11 @@ class Peers:
         body = OrderPolicy(policy_id=policy.id, policy_version=policy.version).model_dump(mode="json")
         await self._ask(lambda: call(self.pool, "PUT", f"/v1/orders/{order_id}/policy", Any, json=body))
 
-    async def lease_batch(self, request: BatchLeaseRequest) -> BatchLease:
-        """Lease the groups of one step; the same (run, step) gets the same batch."""
-        body = request.model_dump(mode="json")
-        return await self._ask(lambda: call(self.pool, "POST", "/v1/batches/lease", BatchLease, json=body))
+    async def lease_batch(self, request: BatchLeaseRequest) -> PackedLease:
+        """Lease the groups of one step, as Arrow; the same (run, step) gets the same batch."""
+        body, headers = request.model_dump(mode="json"), {"Accept": arrow.MEDIA_TYPE}
+        path = "/v1/batches/lease"
+        return read(await self._ask(lambda: call_bytes(self.pool, "POST", path, json=body, headers=headers)))
 
     async def acknowledge(self, batch_id: UUID, acknowledgement: BatchAck) -> None:
         """The step that used the batch is in a durable checkpoint."""

@@ -216,7 +216,11 @@ class GroupBatchResult(Contract):
 
 
 class Group(Contract):
-    """A stored group as trainers and readers see it."""
+    """A stored group as trainers and readers see it.
+
+    `tokens_expired`: the pool keeps token-level data for a time only; that of this group is gone, and its token arrays are
+    empty. Text and verdicts stay.
+    """
 
     id: UUID
     order_id: UUID
@@ -226,3 +230,4 @@ class Group(Contract):
     prompt_token_ids: PackedInt32 = ""
     responses: tuple[ResponseIn, ...]
     created_at: datetime
+    tokens_expired: bool = False

@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, CursorResult, Integer, Uuid, any_, bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import BatchGroupRow, BatchRow, GroupRow, QuestionRow, RunFenceRow
 from services.pool.router import UNUSABLE_STATES
 from shared.contracts.batches import BatchLeaseRequest
+
+_HOLD = text("""
+    INSERT INTO pool.batch_groups (batch_id, group_id, position, staleness)
+    SELECT :batch_id, g.id, leased.number - 1, greatest(0, :policy_version - g.policy_version)
+    FROM unnest(:ids) WITH ORDINALITY AS leased (id, number) JOIN pool.groups g ON g.id = leased.id
+""").bindparams(
+    bindparam("batch_id", type_=Uuid), bindparam("policy_version", type_=Integer), bindparam("ids", type_=ARRAY(Uuid))
+)
 
 
 async def lock_run(session: AsyncSession, run_id: UUID, fence: int) -> int:
@@ -127,13 +135,13 @@ async def holds_older(session: AsyncSession, batch_id: UUID, oldest_version: int
     return (await session.execute(select(older.exists()))).scalar_one()
 
 
-async def oldest_waiting(session: AsyncSession, order_id: UUID, oldest_version: int, limit: int) -> Sequence[GroupRow]:
-    """The waiting groups that may be trained on, oldest first, locked.
+async def oldest_waiting(session: AsyncSession, order_id: UUID, oldest_version: int, limit: int) -> Sequence[UUID]:
+    """The waiting groups that may be trained on, by id, oldest first, locked.
 
     Also one that came in late, after what is too old was dropped in this very transaction, is of `oldest_version` or newer.
     """
     statement = (
-        select(GroupRow)
+        select(GroupRow.id)
         .where(
             GroupRow.order_id == order_id,
             GroupRow.consumption == "waiting",
@@ -147,7 +155,7 @@ async def oldest_waiting(session: AsyncSession, order_id: UUID, oldest_version: 
     return (await session.execute(statement)).scalars().all()
 
 
-async def lease(session: AsyncSession, batch_id: UUID, request: BatchLeaseRequest, groups: Sequence[GroupRow]) -> None:
+async def lease(session: AsyncSession, batch_id: UUID, request: BatchLeaseRequest, groups: Sequence[UUID]) -> None:
     """Lease locked waiting groups as the batch of (run, step), also when an earlier one of that step was given back."""
     values = {
         "order_id": request.order_id,
@@ -157,17 +165,9 @@ async def lease(session: AsyncSession, batch_id: UUID, request: BatchLeaseReques
     }
     statement = insert(BatchRow).values(id=batch_id, run_id=request.run_id, step=request.step, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-    rows = [
-        {
-            "batch_id": batch_id,
-            "group_id": group.id,
-            "position": position,
-            "staleness": max(0, request.policy_version - group.policy_version),
-        }
-        for position, group in enumerate(groups)
-    ]
-    await session.execute(insert(BatchGroupRow), rows)
-    await _set_consumption(session, [group.id for group in groups], "leased")
+    held = {"batch_id": batch_id, "policy_version": request.policy_version, "ids": list(groups)}
+    await session.execute(_HOLD, held)
+    await _set_consumption(session, groups, "leased")
 
 
 async def acknowledge(session: AsyncSession, batch_id: UUID) -> None:
@@ -184,7 +184,7 @@ async def acknowledge(session: AsyncSession, batch_id: UUID) -> None:
 async def _set_consumption(session: AsyncSession, ids: Sequence[UUID], consumption: str) -> None:
     await session.execute(
         update(GroupRow)
-        .where(GroupRow.id.in_(ids))
+        .where(GroupRow.id == any_(bindparam("ids", list(ids), type_=ARRAY(Uuid))))
         .values(consumption=consumption)
         .execution_options(synchronize_session=False)
     )

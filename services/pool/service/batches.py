@@ -13,7 +13,8 @@ from services.pool import identity
 from services.pool.hints import Hints
 from services.pool.models import BatchRow
 from services.pool.repository import batches, counters, groups, orders
-from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared.arrow.lease import PackedLease
+from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
 from shared.contracts.orders import OrderPurpose
 from shared.db import Database
 from shared.errors import ConflictError, NotFoundError
@@ -26,7 +27,7 @@ class Batches:
         self._database = database
         self._hints = hints
 
-    async def lease(self, request: BatchLeaseRequest) -> BatchLease:
+    async def lease(self, request: BatchLeaseRequest) -> PackedLease:
         """The batch of (run, step), leased now or before; without one when too few groups wait.
 
         One that was leased before and is too old for the policy that the run has reached is given back and leased anew.
@@ -62,7 +63,7 @@ class Batches:
             dropped = await self._clear(session, request, oldest_version)
             if not held:
                 chosen = await batches.oldest_waiting(session, request.order_id, oldest_version, request.groups)
-                leased = [group.id for group in chosen] if len(chosen) == request.groups else []
+                leased = list(chosen) if len(chosen) == request.groups else []
                 if leased:
                     await batches.lease(session, batch_id, request, chosen)
             else:
@@ -72,9 +73,7 @@ class Batches:
             loaded = await groups.load(session, leased)
         if below:
             self._hints.drain()
-        return BatchLease(
-            batch_id=batch_id if leased else None, groups=tuple(loaded), waiting=waiting, dropped_stale=dropped
-        )
+        return PackedLease(batch_id if leased else None, loaded, waiting, dropped)
 
     async def _clear(self, session: AsyncSession, request: BatchLeaseRequest, oldest_version: int) -> int:
         """Take back what expired, then drop what may not be trained on; returns how many were too stale."""

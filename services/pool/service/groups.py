@@ -5,46 +5,41 @@ hand-in changes nothing twice.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool import identity
 from services.pool.hints import Hints
-from services.pool.models import AssignmentRow, OrderRow, QuestionRow
+from services.pool.models import QuestionRow
 from services.pool.repository import assignments, campaigns, counters, groups, questions
+from services.pool.repository.groups import Claimed, NewGroup, NewResponse, NewTokens
 from services.pool.repository.questions import Move
 from services.pool.router import Answered, PassRate, after_group, level_of
 from services.pool.service.orders import complete_finished
-from shared.contracts.orders import (
-    Group,
-    GroupBatch,
-    GroupBatchResult,
-    GroupIn,
-    GroupReceipt,
-    GroupStatus,
-    OrderPurpose,
-    ResponseIn,
-)
+from services.pool.service.retention import Retention
+from shared.contracts.orders import GroupBatchResult, GroupReceipt, GroupStatus, OrderPurpose
 from shared.contracts.recipe import RouterRecipe
-from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
+from shared.contracts.verdicts import ScoredSegment, UnscoredReason, VerdictOutcome
 from shared.db import Database
 from shared.errors import NotFoundError
+from shared.packed import PackedGroup, PackedGroupIn, PackedResponse, joined
 
 # Postgres text cannot hold NUL; one character for one, so that offsets stay right.
 NUL_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_SEGMENTS = TypeAdapter(tuple[ScoredSegment, ...])
 
 
 @dataclass(slots=True)
 class _Accepted:
     """A group that will be stored, with what it belongs to."""
 
-    group: GroupIn
-    assignment: AssignmentRow
-    order: OrderRow
+    group: PackedGroupIn
+    assignment: Claimed
     late: bool
     outcomes: Counter[VerdictOutcome]
 
@@ -59,7 +54,7 @@ class _Accepted:
     def answered(self) -> Answered:
         reasons = {response.verdict.unscored_reason for response in self.group.responses}
         return Answered(
-            purpose=OrderPurpose(self.order.purpose),
+            purpose=OrderPurpose(self.assignment.purpose),
             policy_version=self.assignment.policy_version,
             scored=self.scored,
             correct=self.correct,
@@ -70,41 +65,42 @@ class _Accepted:
 class Groups:
     """Taking and reading groups."""
 
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, retention: Retention) -> None:
         self._database = database
         self._hints = hints
+        self._retention = retention
 
-    async def store(self, batch: GroupBatch) -> GroupBatchResult:
-        """Store what is missing; one receipt a group says what became of it."""
+    async def store(self, chunks: AsyncIterator[Sequence[PackedGroupIn]]) -> GroupBatchResult:
+        """Store what is missing, chunk by chunk in one transaction; one receipt a group says what became of it.
+
+        What `chunks` raises undoes it all. The transaction begins when the second chunk is there, or the end of the only one: a
+        sender of one chunk, however slow, holds no connection.
+        """
+        await self._retention.make_today()
+        chunk, following = await anext(chunks, None), await anext(chunks, None)
+        receipts: list[GroupReceipt] = []
+        taken: dict[UUID, Claimed] = {}
         async with self._database.transaction() as session:
-            found = await assignments.lock_for_groups(session, [group.assignment_id for group in batch.groups])
-            accepted: dict[UUID, _Accepted] = {}
-            receipts = [self._judge(group, found, accepted) for group in batch.groups]
-            await _write(session, list(accepted.values()))
-        if accepted:
-            finite = {item.order.id for item in accepted.values() if item.order.watermark_groups is None}
+            while chunk is not None:
+                receipts += await self._store(session, chunk, taken)
+                chunk, following = following, None if following is None else await anext(chunks, None)
+        finite = {assignment.order_id for assignment in taken.values() if not assignment.is_standing}
+        if finite:
             await complete_finished(self._database, self._hints, sorted(finite))
         return GroupBatchResult(receipts=tuple(receipts))
 
-    def _judge(
-        self, group: GroupIn, found: dict[UUID, tuple[AssignmentRow, OrderRow, bool]], accepted: dict[UUID, _Accepted]
-    ) -> GroupReceipt:
-        """The receipt of one group; what will be stored is put into `accepted`."""
-        group_id = identity.group_id(group.assignment_id)
-        if group.assignment_id not in found:
-            return _refuse(group, "there is no such assignment")
-        assignment, order, over = found[group.assignment_id]
-        if assignment.state == "done" or assignment.id in accepted:
-            return GroupReceipt(assignment_id=assignment.id, status=GroupStatus.DUPLICATE, group_id=group_id)
-        if (reason := _fault(group, assignment, order)) is not None:
-            return _refuse(group, reason)
-        late = over or assignment.state != "leased" or assignment.lease_token != group.lease_token
-        outcomes = Counter(response.verdict.outcome for response in group.responses)
-        accepted[assignment.id] = _Accepted(group, assignment, order, late, outcomes)
-        status = GroupStatus.LATE if late else GroupStatus.STORED
-        return GroupReceipt(assignment_id=assignment.id, status=status, group_id=group_id)
+    async def _store(
+        self, session: AsyncSession, chunk: Sequence[PackedGroupIn], taken: dict[UUID, Claimed]
+    ) -> list[GroupReceipt]:
+        """The receipts of one chunk; its assignments are put into `taken`, which has those of earlier chunks."""
+        found = await groups.lock_assignments(session, [group.assignment_id for group in chunk])
+        accepted: dict[UUID, _Accepted] = {}
+        receipts = [_judge(group, found, taken, accepted) for group in chunk]
+        await _write(session, list(accepted.values()))
+        taken |= {assignment_id: item.assignment for assignment_id, item in accepted.items()}
+        return receipts
 
-    async def get(self, group_id: UUID) -> Group:
+    async def get(self, group_id: UUID) -> PackedGroup:
         """One group. Raises: NotFoundError."""
         async with self._database.transaction() as session:
             found = await groups.load(session, [group_id])
@@ -113,12 +109,31 @@ class Groups:
         return found[0]
 
 
-def _fault(group: GroupIn, assignment: AssignmentRow, order: OrderRow) -> str | None:
+def _judge(
+    group: PackedGroupIn, found: dict[UUID, Claimed], taken: dict[UUID, Claimed], accepted: dict[UUID, _Accepted]
+) -> GroupReceipt:
+    """The receipt of one group; what will be stored is put into `accepted`."""
+    assignment = found.get(group.assignment_id)
+    if assignment is None:
+        return _refuse(group, "there is no such assignment")
+    group_id = identity.group_id(assignment.id)
+    if assignment.state == "done" or assignment.id in taken or assignment.id in accepted:
+        return GroupReceipt(assignment_id=assignment.id, status=GroupStatus.DUPLICATE, group_id=group_id)
+    if (reason := _fault(group, assignment)) is not None:
+        return _refuse(group, reason)
+    late = assignment.is_over or assignment.state != "leased" or assignment.lease_token != group.lease_token
+    outcomes = Counter(response.verdict.outcome for response in group.responses)
+    accepted[assignment.id] = _Accepted(group, assignment, late, outcomes)
+    status = GroupStatus.LATE if late else GroupStatus.STORED
+    return GroupReceipt(assignment_id=assignment.id, status=status, group_id=group_id)
+
+
+def _fault(group: PackedGroupIn, assignment: Claimed) -> str | None:
     """Why a group cannot be the assignment's."""
     if group.policy_id != assignment.policy_id:
         return f"the assignment is for policy {assignment.policy_id}, not {group.policy_id}"
-    if len(group.responses) > order.k:
-        return f"the order asks for {order.k} responses, not {len(group.responses)}"
+    if len(group.responses) > assignment.k:
+        return f"the order asks for {assignment.k} responses, not {len(group.responses)}"
     for position, response in enumerate(group.responses):
         if not len(response.token_ids) == len(response.logprobs) == len(response.token_ends):
             return f"response {position} has token_ids, logprobs and token_ends of different lengths"
@@ -128,7 +143,7 @@ def _fault(group: GroupIn, assignment: AssignmentRow, order: OrderRow) -> str | 
     return None
 
 
-def _refuse(group: GroupIn, why: str) -> GroupReceipt:
+def _refuse(group: PackedGroupIn, why: str) -> GroupReceipt:
     message = f"The group of assignment {group.assignment_id} is refused: {why}."
     return GroupReceipt(assignment_id=group.assignment_id, status=GroupStatus.REFUSED, message=message)
 
@@ -140,13 +155,14 @@ async def _write(session: AsyncSession, accepted: Sequence[_Accepted]) -> None:
     question_ids = sorted({item.assignment.question_id for item in accepted})
     locked = await questions.lock(session, question_ids)
     group_rows = [_group_row(item) for item in accepted]
-    await groups.insert_all(session, group_rows, [row for item in accepted for row in _response_rows(item)])
+    response_rows = [row for item in accepted for row in _response_rows(item)]
+    await groups.insert_all(session, group_rows, response_rows, [_token_row(item) for item in accepted])
     await assignments.finish(session, [item.assignment.id for item in accepted])
     for item, row in zip(accepted, group_rows, strict=True):
         _count(item, row, deltas)
     by_campaign: dict[UUID, list[_Accepted]] = defaultdict(list)
     for item in accepted:
-        by_campaign[item.order.campaign_id].append(item)
+        by_campaign[item.assignment.campaign_id].append(item)
     routers = await campaigns.routers(session, list(by_campaign))
     for campaign_id, items in sorted(by_campaign.items()):
         await _measure(session, items, routers[campaign_id])
@@ -156,12 +172,15 @@ async def _write(session: AsyncSession, accepted: Sequence[_Accepted]) -> None:
 
 async def _measure(session: AsyncSession, items: Sequence[_Accepted], router: RouterRecipe) -> None:
     """Add the scored responses to the pass rates by question, policy and order."""
-    order_ids, question_ids = {item.order.id for item in items}, {item.assignment.question_id for item in items}
+    order_ids, question_ids = (
+        {item.assignment.order_id for item in items},
+        {item.assignment.question_id for item in items},
+    )
     measured = await questions.pass_rates(session, sorted(order_ids), sorted(question_ids))
     versions: dict[tuple[UUID, UUID, UUID], int] = {}
     for item in items:
         if item.scored:
-            key = (item.assignment.question_id, item.assignment.policy_id, item.order.id)
+            key = (item.assignment.question_id, item.assignment.policy_id, item.assignment.order_id)
             n, correct = measured.get(key, (0, 0))
             measured[key] = (n + item.scored, correct + item.correct)
             versions[key] = item.assignment.policy_version
@@ -191,13 +210,13 @@ def _moves(items: Sequence[_Accepted], locked: dict[UUID, QuestionRow], router: 
         original = earlier.before if earlier else questions.standing(locked[question_id])
         after = after_group(earlier.after if earlier else original, item.answered(), router)
         if after != original:
-            reason = "reference-unparseable" if not after.usable else str(item.order.purpose)
-            moves[question_id] = Move(question_id, original, after, reason, item.order.id)
+            reason = "reference-unparseable" if not after.usable else str(item.assignment.purpose)
+            moves[question_id] = Move(question_id, original, after, reason, item.assignment.order_id)
     return list(moves.values())
 
 
-def _count(item: _Accepted, row: dict[str, Any], deltas: counters.Deltas) -> None:
-    campaign_id, order_id = item.order.campaign_id, item.order.id
+def _count(item: _Accepted, row: NewGroup, deltas: counters.Deltas) -> None:
+    campaign_id, order_id = item.assignment.campaign_id, item.assignment.order_id
     if item.assignment.state == "dead":
         deltas.add(order_id, "dead", -1)
         deltas.add(order_id, f"dead:{item.assignment.reason}", -1)
@@ -205,68 +224,80 @@ def _count(item: _Accepted, row: dict[str, Any], deltas: counters.Deltas) -> Non
         deltas.add(order_id, "total")
     deltas.add(order_id, "done")
     deltas.add(order_id, "late", int(item.late))
-    deltas.add(order_id, "tokens", row["tokens"])
+    deltas.add(order_id, "tokens", row.tokens)
     deltas.add(campaign_id, "groups")
     deltas.add(campaign_id, "responses", len(item.group.responses))
-    if row["drop_reason"] is not None:
-        deltas.add(order_id, f"dropped:{row['drop_reason']}")
+    if row.drop_reason is not None:
+        deltas.add(order_id, f"dropped:{row.drop_reason}")
     for response in item.group.responses:
         if response.verdict.unscored_reason is not None:
             deltas.add(order_id, f"unscored:{response.verdict.unscored_reason}")
 
 
-def _group_row(item: _Accepted) -> dict[str, Any]:
-    standing_order = item.order.watermark_groups is not None
-    if standing_order and not item.scored:
+def _group_row(item: _Accepted) -> NewGroup:
+    if item.assignment.is_standing and not item.scored:
         consumption, drop_reason = "dropped", "all-unscored"
     else:
-        consumption, drop_reason = ("waiting" if standing_order else "none"), None
-    return {
-        "id": identity.group_id(item.assignment.id),
-        "assignment_id": item.assignment.id,
-        "order_id": item.order.id,
-        "question_id": item.assignment.question_id,
-        "policy_id": item.assignment.policy_id,
-        "policy_version": item.assignment.policy_version,
-        "prompt_token_ids": groups.unpacked(item.group.prompt_token_ids),
-        "scored": item.scored,
-        "correct": item.correct,
-        "unscored": item.outcomes[VerdictOutcome.UNSCORED],
-        "tokens": sum(len(groups.unpacked(response.token_ids)) for response in item.group.responses)
-        // groups.BYTES_PER_TOKEN,
-        "late": item.late,
-        "consumption": consumption,
-        "drop_reason": drop_reason,
-    }
+        consumption, drop_reason = ("waiting" if item.assignment.is_standing else "none"), None
+    return NewGroup(
+        id=identity.group_id(item.assignment.id),
+        assignment_id=item.assignment.id,
+        order_id=item.assignment.order_id,
+        question_id=item.assignment.question_id,
+        policy_id=item.assignment.policy_id,
+        policy_version=item.assignment.policy_version,
+        scored=item.scored,
+        correct=item.correct,
+        unscored=item.outcomes[VerdictOutcome.UNSCORED],
+        tokens=sum(response.tokens for response in item.group.responses),
+        late=item.late,
+        consumption=consumption,
+        drop_reason=drop_reason,
+        created_at=item.assignment.now,
+    )
 
 
-def _response_rows(item: _Accepted) -> list[dict[str, Any]]:
+def _response_rows(item: _Accepted) -> list[NewResponse]:
     group_id = identity.group_id(item.assignment.id)
     return [_response_row(group_id, position, response) for position, response in enumerate(item.group.responses)]
 
 
-def _response_row(group_id: UUID, position: int, response: ResponseIn) -> dict[str, Any]:
+def _response_row(group_id: UUID, position: int, response: PackedResponse) -> NewResponse:
     verdict = response.verdict
-    segments = [segment.model_dump(mode="json") for segment in verdict.segments]
-    for segment in segments:
-        segment["answer"] = _storable(segment["answer"])
-    return {
-        "group_id": group_id,
-        "position": position,
-        "text": _storable(response.text),
-        "finish_reason": response.finish_reason,
-        "token_ids": groups.unpacked(response.token_ids),
-        "logprobs": groups.unpacked(response.logprobs),
-        "token_ends": groups.unpacked(response.token_ends),
-        "outcome": verdict.outcome,
-        "unscored_reason": verdict.unscored_reason,
-        "answer": _storable(verdict.answer),
-        "segments": segments,
-        "unparsed": verdict.unparsed,
-        "verifier": verdict.verifier,
-        "milliseconds": verdict.milliseconds,
-    }
+    segments = verdict.segments
+    if any("\0" in (segment.answer or "") for segment in segments):
+        segments = tuple(segment.model_copy(update={"answer": _storable(segment.answer)}) for segment in segments)
+    return NewResponse(
+        group_id=group_id,
+        position=position,
+        text=_text(response.text),
+        finish_reason=response.finish_reason,
+        tokens=response.tokens,
+        outcome=verdict.outcome,
+        unscored_reason=verdict.unscored_reason,
+        answer=_storable(verdict.answer),
+        segments=_SEGMENTS.dump_json(segments).decode(),
+        unparsed=_storable(verdict.unparsed),
+        verifier=_text(verdict.verifier),
+        milliseconds=verdict.milliseconds,
+    )
+
+
+def _token_row(item: _Accepted) -> NewTokens:
+    responses = item.group.responses
+    return NewTokens(
+        group_id=identity.group_id(item.assignment.id),
+        created_at=item.assignment.now,
+        prompt_token_ids=item.group.prompt_token_ids,
+        token_ids=joined([response.token_ids for response in responses]),
+        logprobs=joined([response.logprobs for response in responses]),
+        token_ends=joined([response.token_ends for response in responses]),
+    )
+
+
+def _text(text: str) -> str:
+    return text.replace("\0", NUL_REPLACEMENT)
 
 
 def _storable(text: str | None) -> str | None:
-    return None if text is None else text.replace("\0", NUL_REPLACEMENT)
+    return None if text is None else _text(text)

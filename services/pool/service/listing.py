@@ -98,7 +98,7 @@ class Lists:
             rows = await work.groups(session, listing, after)
             loaded = await groups.load(session, [row.id for row in rows])
         following = _next(listing, owner, rows, lambda row: (row.sequence,))
-        return GroupPage.model_construct(items=tuple(loaded), next=following)
+        return GroupPage.model_construct(items=tuple(group.contract() for group in loaded), next=following)
 
     async def orders(self, listing: OrderListing) -> OrderPage:
         """Orders of a campaign with their progress. Raises: HeadwaterError of a cursor."""

@@ -10,11 +10,10 @@ from statistics import fmean
 
 from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance, leave_one_out
 from services.training.rl.rewards import action_rewards, outcome_reward, verification_rewards
-from shared.contracts.base import unpack_float32, unpack_int32
 from shared.contracts.generation import FinishReason
-from shared.contracts.orders import Group, ResponseIn
 from shared.contracts.recipe import RewardLevel
 from shared.contracts.verdicts import SegmentKind, Verdict
+from shared.packed import PackedGroup, PackedResponse, float32s, int32s
 from shared.trajectories import segments as trajectories
 
 UNTRAINED = -1
@@ -49,12 +48,12 @@ class _Scored:
     """A scored response with tokens, and what it earned: one reward (outcome level) or one per segment."""
 
     prompt_ids: list[int]
-    response: ResponseIn
+    response: PackedResponse
     rewards: tuple[Reward, ...]
 
 
 def plan_batch(
-    groups: Sequence[Group], level: RewardLevel, baseline: BatchBaseline | RunningBaseline, policy_version: int
+    groups: Sequence[PackedGroup], level: RewardLevel, baseline: BatchBaseline | RunningBaseline, policy_version: int
 ) -> Plan:
     """Rows and metrics of a leased batch. `policy_version` is the trainer's newest, for the staleness metrics."""
     scored_groups = [_scored(group, level) for group in groups]
@@ -72,9 +71,9 @@ def plan_batch(
     return Plan(rows, _metrics(groups, scored_groups, len(trained), rows, policy_version))
 
 
-def token_actions(response: ResponseIn, level: RewardLevel) -> list[int]:
+def token_actions(response: PackedResponse, level: RewardLevel) -> list[int]:
     """The action of each response token; `observe` (written by a tool) is UNTRAINED. The end token is the last action's."""
-    token_ends, scored_segments = unpack_int32(response.token_ends), response.verdict.segments
+    token_ends, scored_segments = int32s(response.token_ends).tolist(), response.verdict.segments
     if not scored_segments:
         return [0] * len(token_ends)
     segments = [
@@ -89,8 +88,8 @@ def token_actions(response: ResponseIn, level: RewardLevel) -> list[int]:
     return actions
 
 
-def _scored(group: Group, level: RewardLevel) -> list[_Scored]:
-    prompt_ids = unpack_int32(group.prompt_token_ids)
+def _scored(group: PackedGroup, level: RewardLevel) -> list[_Scored]:
+    prompt_ids = int32s(group.prompt_token_ids).tolist()
     return [
         _Scored(prompt_ids, response, _rewards(response.verdict, level))
         for response in group.responses
@@ -116,8 +115,8 @@ def _draft(scored: _Scored, advantages_A: Sequence[Reward], level: RewardLevel) 
     is_trained = [advantage is not None and index in present for index, advantage in enumerate(advantages_A)]
     return Row(
         scored.prompt_ids,
-        unpack_int32(scored.response.token_ids),
-        unpack_float32(scored.response.logprobs),
+        int32s(scored.response.token_ids).tolist(),
+        float32s(scored.response.logprobs).tolist(),
         [action if action != UNTRAINED and is_trained[action] else UNTRAINED for action in actions],
         [advantage or 0.0 for advantage in advantages_A],
         [float(trained) for trained in is_trained],
@@ -131,7 +130,7 @@ def _weighted(row: Row, rows: int) -> Row:
 
 
 def _metrics(
-    groups: Sequence[Group],
+    groups: Sequence[PackedGroup],
     scored_groups: Sequence[Sequence[_Scored]],
     trained_groups: int,
     rows: Sequence[Row],
@@ -151,7 +150,7 @@ def _metrics(
         "unparsed_rate": [float(verdict.unparsed is not None) for verdict in verdicts],
         "unscored_rate": [float(outcome_reward(verdict) is None) for verdict in verdicts],
         "truncated_rate": [float(response.finish_reason is FinishReason.LENGTH) for response in responses],
-        "response_tokens": [float(len(unpack_int32(response.token_ids))) for response in responses],
+        "response_tokens": [float(response.tokens) for response in responses],
         "staleness_mean": [float(versions) for versions in staleness],
     }
     means = {name: fmean(items) for name, items in values.items() if items}

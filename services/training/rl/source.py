@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from services.training.failures import RunError
 from services.training.lease import RunLease
-from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
+from shared.arrow.lease import PackedLease
+from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
 from shared.contracts.recipe import RlRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import HeadwaterError
@@ -29,7 +30,7 @@ class BatchSource:
     unacknowledged: list[tuple[UUID, int]] = field(default_factory=list)
     sleep: Callable[[float], None] = time.sleep
 
-    def next_batch(self, step: int) -> tuple[BatchLease, float]:
+    def next_batch(self, step: int) -> tuple[PackedLease, float]:
         """The batch of `step` and the seconds waited for it. Raises: RunError `no_progress` after stall_timeout_s."""
         request = BatchLeaseRequest(
             order_id=self.order_id,
@@ -49,7 +50,7 @@ class BatchSource:
             waited_s = time.monotonic() - asked_at
             if batch.batch_id is not None:
                 self.unacknowledged.append((batch.batch_id, step))
-                return batch.model_copy(update={"dropped_stale": dropped_stale}), waited_s
+                return replace(batch, dropped_stale=dropped_stale), waited_s
             if waited_s > self.recipe.stall_timeout_s:
                 raise RunError(
                     RunFailure.NO_PROGRESS,

@@ -15,14 +15,17 @@ from uuid import UUID, uuid4
 import pyarrow
 import pyarrow.parquet
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
+from shared.arrow import MEDIA_TYPE
+from shared.arrow.lease import PackedLease, write
 from shared.artifacts import hash_directory
 from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
 from shared.contracts.orders import Group, OrderPolicy
 from shared.contracts.policies import Policy, PolicyIn, PolicyKind
 from shared.contracts.snapshots import Snapshot, SnapshotRecipe, SnapshotStatus
+from shared.packed import pack_group
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -129,8 +132,11 @@ class FakePeers:
             return {}
 
         @app.post("/v1/batches/lease")
-        async def lease(body: BatchLeaseRequest) -> BatchLease:
-            return self.lease(body)
+        async def lease(body: BatchLeaseRequest) -> Response:
+            leased = self.lease(body)
+            groups = [pack_group(group) for group in leased.groups]
+            packed = PackedLease(leased.batch_id, groups, leased.waiting, leased.dropped_stale)
+            return Response(bytes(write(packed)), media_type=MEDIA_TYPE)
 
         @app.post("/v1/batches/release")
         async def release(body: BatchRelease) -> dict[str, str]:

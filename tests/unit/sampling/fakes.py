@@ -16,6 +16,8 @@ from services.sampling.service.drain import Drain, DrainReport
 from services.sampling.settings import SamplingSettings
 from services.verification.kinds.judgement import CORRECT, Judgement
 from services.verification.service import Verifier
+from shared.arrow import hand_in
+from shared.arrow.stream import StreamReader
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason, PromptSamples, Sample, SampleRequest, SamplingParameters
 from shared.contracts.orders import (
@@ -23,9 +25,7 @@ from shared.contracts.orders import (
     AssignmentFailure,
     ClaimRequest,
     ClaimResult,
-    GroupBatch,
     GroupBatchResult,
-    GroupIn,
     GroupReceipt,
     GroupStatus,
     LeaseExtension,
@@ -33,6 +33,7 @@ from shared.contracts.orders import (
 )
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 from shared.contracts.verdicts import VerdictBatch
+from shared.packed import PackedGroupIn
 
 POLICY = uuid4()
 SETTINGS = SamplingSettings(poll_interval_s=0.01, quiet_polls=2, linger_s=0.01, patience_s=20, stop_grace_s=0)
@@ -46,7 +47,7 @@ class FakePool:
         self.now = time.monotonic
         self.waiting = [self._assignment(number, k, kind) for number in range(questions)]
         self.leases: dict[UUID, tuple[UUID, float, Assignment]] = {}
-        self.groups: dict[UUID, GroupIn] = {}
+        self.groups: dict[UUID, PackedGroupIn] = {}
         self.receipts: Counter[GroupStatus] = Counter()
         self.failures: list[AssignmentFailure] = []
         self.claims: list[int] = []
@@ -128,16 +129,19 @@ class FakePool:
             self.waiting.append(assignment)
         return Response(content="{}")
 
-    async def _groups(self, batch: GroupBatch) -> Response:
-        if self.refuse_batches_over is not None and len(batch.groups) > self.refuse_batches_over:
+    async def _groups(self, request: Request) -> Response:
+        reader = StreamReader(hand_in.SCHEMA)
+        groups = [group for batch in reader.feed(await request.body()) for group in hand_in.read(batch)]
+        reader.close()
+        if self.refuse_batches_over is not None and len(groups) > self.refuse_batches_over:
             return Response(status_code=413)
-        receipts = tuple(self._store(group) for group in batch.groups)
+        receipts = tuple(self._store(group) for group in groups)
         return Response(GroupBatchResult(receipts=receipts).model_dump_json())
 
     def _holds(self, assignment_id: UUID, token: UUID) -> bool:
         return assignment_id in self.leases and self.leases[assignment_id][0] == token
 
-    def _store(self, group: GroupIn) -> GroupReceipt:
+    def _store(self, group: PackedGroupIn) -> GroupReceipt:
         status = GroupStatus.STORED if self._holds(group.assignment_id, group.lease_token) else GroupStatus.LATE
         if group.assignment_id in self.groups:
             status = GroupStatus.DUPLICATE

@@ -9,7 +9,6 @@ import pytest
 
 from services.sampling.service.drain import STOPPED
 from services.verification.kinds.judgement import unscored
-from shared.contracts.base import unpack_int32
 from shared.contracts.generation import FinishReason, PromptSamples, Sample
 from shared.contracts.orders import GroupStatus
 from shared.contracts.questions import QuestionKind
@@ -33,7 +32,7 @@ async def test_every_question_becomes_one_complete_group():
     assert report.abandoned == 0
     response = next(iter(world.pool.groups.values())).responses[0]
     assert response.verdict.outcome is VerdictOutcome.CORRECT
-    assert len(unpack_int32(response.token_ids)) == len(response.text)
+    assert response.tokens == len(response.text)
     assert all(limit <= SETTINGS.questions_in_flight for limit in world.pool.claims)
     assert max(world.verification.batches) >= 16  # not one request a group
 

@@ -1,6 +1,9 @@
 """Leased groups to rows: what is trained on, what is left out, and to which action a token belongs."""
 
+import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 from uuid import UUID
 
@@ -15,7 +18,7 @@ from services.training.rl.rewards import action_rewards
 from services.training.rl.tensors import by_length, pad_rows, trim
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason
-from shared.contracts.orders import Group, ResponseIn
+from shared.contracts.orders import ResponseIn
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 from shared.contracts.recipe import RewardLevel
 from shared.contracts.verdicts import (
@@ -26,12 +29,13 @@ from shared.contracts.verdicts import (
     Verdict,
     VerdictOutcome,
 )
+from shared.packed import PackedGroup, PackedResponse, pack_response
 
 ANY = UUID(int=1)
 SOLVE, VERIFY = SegmentKind.SOLVE, SegmentKind.VERIFY
 
 
-def response(outcome: float | None, rewards: Sequence[float | None] = (), **changes: object) -> ResponseIn:
+def response(outcome: float | None, rewards: Sequence[float | None] = (), **changes: object) -> PackedResponse:
     """A response of two tokens a segment (of two characters each) and an end token."""
     segments = tuple(
         ScoredSegment(
@@ -55,21 +59,21 @@ def response(outcome: float | None, rewards: Sequence[float | None] = (), **chan
         "token_ends": pack_int32([*range(1, tokens), tokens - 1]),
         "verdict": verdict,
     }
-    return ResponseIn(**(values | changes))
+    return pack_response(ResponseIn(**(values | changes)))
 
 
-def group(*responses: ResponseIn, version: int = 3) -> Group:
+def group(*responses: PackedResponse, version: int = 3) -> PackedGroup:
     question = Question(
         id=ANY, campaign_id=ANY, text="?", answer="1", kind=QuestionKind.NUMERIC, split=Split.TRAIN,
         domain="arithmetic", state=QuestionState.HARD, tiny=False,
     )  # fmt: skip
-    return Group(
+    return PackedGroup(
         id=ANY, order_id=ANY, question=question, policy_id=ANY, policy_version=version,
-        prompt_token_ids=pack_int32([1, 2]), responses=responses, created_at="2025-01-01T00:00:00Z",
+        prompt_token_ids=struct.pack("<2i", 1, 2), responses=responses, created_at=datetime(2025, 1, 1, tzinfo=UTC),
     )  # fmt: skip
 
 
-def plan(groups: Sequence[Group], level: RewardLevel = RewardLevel.OUTCOME):
+def plan(groups: Sequence[PackedGroup], level: RewardLevel = RewardLevel.OUTCOME):
     return plan_batch(groups, level, BatchBaseline(), policy_version=5)
 
 
@@ -128,7 +132,7 @@ def test_what_the_verifier_could_not_judge_has_no_reward_and_no_loss() -> None:
     judged = ScoredSegment(kind=VERIFY, start=2, end=4, claimed=ClaimedVerdict.CORRECT, reward=None)
     first = response(1.0, [1.0, 1.0])
     verdict = first.verdict.model_copy(update={"segments": (first.verdict.segments[0], judged)})
-    unknown = first.model_copy(update={"verdict": verdict})
+    unknown = replace(first, judgement=verdict)
     assert action_rewards(verdict) == [1.0, None]
     rows = plan([group(unknown, response(-1.0, [-1.0, -1.0]))], RewardLevel.PROCESS).rows
     assert rows[0].actions == [0, 0, UNTRAINED, UNTRAINED, UNTRAINED]
@@ -142,7 +146,7 @@ def test_tool_output_is_never_trained() -> None:
         ScoredSegment(kind=SOLVE, start=4, end=6, reward=1.0),
     )
     base = response(1.0, [1.0, 1.0, 1.0])
-    tool = base.model_copy(update={"verdict": base.verdict.model_copy(update={"segments": segments})})
+    tool = replace(base, judgement=base.verdict.model_copy(update={"segments": segments}))
     assert token_actions(tool, RewardLevel.OUTCOME) == [0, 0, UNTRAINED, UNTRAINED, 0, 0, 0]
 
 

@@ -1,0 +1,121 @@
+"""Servers for the benchmarks: a Postgres of their own with fsync on, migrated, and a service's API in a process of its own.
+
+As `headwater up` starts them, but on free ports and in a directory that is removed.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from services.local import orphans, postgres
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "benchmark"
+START_DEADLINE_S = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The SQLAlchemy address of a new database with all tables."""
+    directory = Path(tempfile.mkdtemp(prefix="headwater-benchmark-"))
+    try:
+        port = free_port()
+        postgres.initialise(directory / "postgres", "benchmark")
+        url = postgres.url(port, "benchmark")
+        is_ready = (f"{postgres.programs()}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port))
+        with _process(
+            postgres.command(directory / "postgres", port),
+            signal.SIGINT,
+            lambda: subprocess.run(is_ready, check=False).returncode == 0,
+        ):
+            upgrade = [sys.executable, "-m", "alembic", "upgrade", "head"]
+            subprocess.run(upgrade, cwd=ROOT, env=os.environ | {"HEADWATER_DATABASE_URL": url}, check=True)
+            yield url
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def api(
+    app: str, ready: str, environment: Mapping[str, str], *options: str, python: str = sys.executable
+) -> Iterator[str]:
+    """The base URL of an ASGI app (`module:name`), run by `python`, once its path `ready` answers 200."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    serve = (
+        "-m",
+        "uvicorn",
+        app,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-access-log",
+        "--log-level",
+        "warning",
+    )
+
+    def answers() -> bool:
+        try:
+            return httpx.get(url + ready, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    with _process((python, *serve, *options), signal.SIGTERM, answers, environment):
+        yield url
+
+
+@contextmanager
+def pool_api(database_url: str) -> Iterator[httpx.AsyncClient]:
+    """A client, with the service token, of the pool's API on this database. There is no bus: hints come to nothing."""
+    environment = {
+        "HEADWATER_DATABASE_URL": database_url,
+        "HEADWATER_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+        "HEADWATER_SERVICE_TOKEN": TOKEN,
+    }
+    with api("services.pool.main:create_app", "/health/ready", environment, "--factory") as url:
+        yield httpx.AsyncClient(
+            base_url=url, headers={"X-Headwater-Service-Token": TOKEN}, timeout=600, trust_env=False
+        )
+
+
+@contextmanager
+def _process(
+    command: tuple[str, ...],
+    stop: signal.Signals,
+    is_ready: Callable[[], bool],
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | dict(environment or {}),
+        preexec_fn=orphans.adopted_by(os.getpid(), stop),
+    )
+    try:
+        until = time.monotonic() + START_DEADLINE_S
+        while not is_ready():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{' '.join(command)} did not become ready; its last words stand above.")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.send_signal(stop)
+        process.wait(timeout=60)

@@ -1,0 +1,109 @@
+"""Groups come in as Arrow or JSON, gzip or not, and go out as they came; what is broken leaves nothing behind."""
+
+import gzip
+import json
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pytest
+
+from shared import arrow
+from shared.arrow import hand_in
+from shared.contracts.orders import GroupIn
+from shared.packed import PackedGroupIn, pack_group_in
+from tests.integration.pool.client import PoolClient, group
+
+pytestmark = pytest.mark.integration
+
+
+def packed(assignment: Any, outcome: str = "correct") -> PackedGroupIn:
+    return pack_group_in(GroupIn.model_validate(group(assignment, outcome)))
+
+
+def stream(*batches: list[PackedGroupIn]) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, hand_in.SCHEMA) as writer:
+        for batch in batches:
+            writer.write_batch(hand_in.record_batch(batch))
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+async def post(
+    pool: PoolClient, body: Any, status: int = 200, kind: str = arrow.MEDIA_TYPE, encoding: str = "identity"
+):
+    headers = {"Content-Type": kind, "Content-Encoding": encoding}
+    return await pool.ask("POST", "/v1/groups", status, content=body, headers=headers)
+
+
+async def stored(pool: PoolClient) -> int:
+    [(count,)] = await pool.execute("SELECT count(*) FROM pool.group_tokens")
+    return int(count)
+
+
+async def test_arrow_and_json_gzip_or_not_are_stored_alike(pool: PoolClient):
+    await pool.submit(4)
+    await pool.order()
+    assignments = await pool.claim()
+    bodies = [
+        (stream([packed(assignments[0])]), arrow.MEDIA_TYPE, "identity"),
+        (gzip.compress(stream([packed(assignments[1])])), arrow.MEDIA_TYPE, "gzip"),
+        (json.dumps({"groups": [group(assignments[2])]}), "application/json", "identity"),
+        (gzip.compress(json.dumps({"groups": [group(assignments[3])]}).encode()), "application/json", "gzip"),
+    ]
+    for assignment, (body, kind, encoding) in zip(assignments, bodies, strict=True):
+        [receipt] = (await post(pool, body, kind=kind, encoding=encoding))["receipts"]
+        assert (receipt["assignment_id"], receipt["status"]) == (assignment["id"], "stored")
+        back = await pool.ask("GET", f"/v1/groups/{receipt['group_id']}")
+        sent = GroupIn.model_validate(group(assignment)).model_dump(mode="json")
+        assert (back["prompt_token_ids"], back["responses"]) == (sent["prompt_token_ids"], sent["responses"])
+        assert back["tokens_expired"] is False
+    [receipt] = (await post(pool, bodies[0][0]))["receipts"]
+    assert receipt["status"] == "duplicate"
+    rows = await pool.execute(
+        "SELECT tokens, (SELECT sum(tokens) FROM pool.responses WHERE group_id = g.id) FROM pool.groups g"
+    )
+    assert all(tokens == total > 0 for tokens, total in rows)
+
+
+async def test_a_stream_of_several_batches_is_one_request(pool: PoolClient):
+    await pool.submit(3)
+    await pool.order()
+    first, second, third = await pool.claim()
+    unknown = third | {"id": str(uuid4())}
+    batches = [packed(first)], [packed(second), packed(first), packed(unknown)], [packed(third)]
+    receipts = (await post(pool, stream(*batches)))["receipts"]
+    assert [receipt["status"] for receipt in receipts] == ["stored", "stored", "duplicate", "refused", "stored"]
+    assert (await pool.pools())["groups"] == await stored(pool) == 3
+
+
+async def test_what_is_broken_is_refused_and_nothing_of_it_is_stored(pool: PoolClient):
+    await pool.submit(2)
+    await pool.order()
+    first, second = await pool.claim()
+    whole = stream([packed(first)], [packed(second)])
+    bomb = gzip.compress(whole[:-8] + bytes(300_000_000), 1)
+    zeros = gzip.compress(bytes(100_000_000), 1)
+    for body, status, encoding, code in (
+        (whole[:-8], 422, "identity", "invalid_arrow"),
+        (whole[:-9], 422, "identity", "invalid_arrow"),
+        (whole + b"more", 422, "identity", "invalid_arrow"),
+        (b"", 422, "identity", "invalid_arrow"),
+        (gzip.compress(whole)[:-9], 422, "gzip", "invalid_gzip"),
+        (gzip.compress(whole) + b"more", 422, "gzip", "invalid_gzip"),
+        (whole, 422, "gzip", "invalid_gzip"),
+        (bomb, 422, "gzip", "invalid_arrow"),
+        (whole, 415, "br", "unsupported_encoding"),
+    ):
+        error = (await post(pool, body, status, encoding=encoding))["error"]
+        assert error["code"] == code, error
+        assert error["message"].endswith("."), error
+    assert (await post(pool, zeros, 413, "application/json", "gzip"))["error"]["code"] == "too_large"
+    assert (await post(pool, b"{", 422, "application/json"))["error"]["code"] == "invalid_request"
+    assert (await post(pool, b"\xff", 422, "application/json"))["error"]["code"] == "invalid_request"
+    assert (await post(pool, whole, 415, "text/csv"))["error"]["code"] == "unsupported_type"
+    assert await stored(pool) == 0
+    assert await pool.execute("SELECT 1 FROM pool.groups UNION ALL SELECT 1 FROM pool.responses") == []
+    receipts = (await post(pool, whole))["receipts"]
+    assert [receipt["status"] for receipt in receipts] == ["stored", "stored"]
