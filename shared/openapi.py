@@ -1,14 +1,17 @@
 """What the OpenAPI documents of all services have in common, so that a generated client is pleasant to use.
 
 An operation is called like its function (`list_questions`), and names the one error body (`ProblemBody`) for each status
-that can refuse a request, and as `default` for every other.
+that can refuse a request, and as `default` for every other. What a route reads from the stream itself is described by
+`RequestBodies`, for FastAPI does not see it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from shared.contracts.problems import ProblemBody
@@ -26,6 +29,9 @@ REFUSALS = {
     503: "Something that this needs does not answer; repeat the request.",
 }
 OTHERS = "Any other failure, with the same body."
+BYTES = {"type": "string", "format": "binary"}
+# By operation and content type: a type, or a schema as it is. Every operation that is named has to be there.
+RequestBodies = Mapping[str, Mapping[str, Any]]
 _SCHEMAS = "#/components/schemas/{model}"
 _EXAMPLE = {
     "error": {
@@ -48,18 +54,18 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, bodies: RequestBodies) -> None:
     """Make `app.openapi()` and `/openapi.json` give the service's document, made once."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, bodies)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, bodies: RequestBodies) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -80,7 +86,43 @@ def _document(app: FastAPI) -> dict[str, Any]:
             own = {status: answer for status, answer in operation["responses"].items() if status.startswith("2")}
             refusals = {status: {"$ref": f"#/components/responses/{name}"} for status, name in names.items()}
             operation["responses"] = own | refusals
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
+    _describe_bodies(document, bodies)
     return document
+
+
+def _describe_bodies(document: dict[str, Any], bodies: RequestBodies) -> None:
+    operations = {
+        operation["operationId"]: operation for methods in document["paths"].values() for operation in methods.values()
+    }
+    schemas = document["components"]["schemas"]
+    for name, types in bodies.items():
+        content = {kind: {"schema": _hoisted(read, schemas)} for kind, read in types.items()}
+        # Generated clients give a choice of bodies as one argument that may be left out, and need to be told that it may.
+        operations[name]["requestBody"] = {"required": len(content) == 1, "content": content}
+
+
+def _hoisted(read: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a type, with its models among the document's own."""
+    if isinstance(read, dict):
+        return read
+    schema = TypeAdapter(read).json_schema(ref_template=_SCHEMAS)
+    for name, definition in schema.pop("$defs", {}).items():
+        schemas.setdefault(name, definition)
+    if "properties" not in schema:
+        return schema
+    schemas.setdefault(schema["title"], schema)
+    return {"$ref": _SCHEMAS.format(model=schema["title"])}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter, which is left out where a field would be null."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if not choices:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return rest | (choices[0] if len(choices) == 1 else {"anyOf": choices})
 
 
 def _response(meaning: str) -> dict[str, Any]:

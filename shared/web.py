@@ -39,11 +39,13 @@ def create_app(
     check_service_token: bool = True,
     body_limits: Mapping[str, int | None] | None = MappingProxyType({}),
     inner: Sequence[Middleware] = (),
+    request_bodies: openapi.RequestBodies = MappingProxyType({}),
 ) -> FastAPI:
     """A FastAPI app with the common parts. `ready` raises HeadwaterError when the service cannot serve.
 
     `body_limits`: bytes by path where it is not MAX_BODY_BYTES, None for a path that bounds what it reads itself; None in
-    place of all limits for an app that holds no body. `inner`: middleware behind these limits and the service token.
+    place of all limits for an app that holds no body. `request_bodies`: what is read as a stream, for the document. `inner`:
+    middleware behind these limits and the service token.
     """
     app = FastAPI(
         title=f"Headwater {title}",
@@ -53,7 +55,7 @@ def create_app(
         dependencies=[Depends(refuse_repeated)],
         generate_unique_id_function=openapi.operation_id,
     )
-    openapi.describe(app)
+    openapi.describe(app, request_bodies)
     if body_limits is not None:
         app.add_middleware(LimitBody, limits=body_limits)
     token = settings.service_token.get_secret_value()

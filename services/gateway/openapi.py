@@ -79,7 +79,9 @@ def merge(documents: dict[str, Document]) -> Document:
             for name, schema in own_schemas.items()
         }
         renamed = {old: new for old, new in names.items() if old != new}
-        schemas |= {names[name]: _renamed(schema, renamed) for name, schema in own_schemas.items()}
+        for name, schema in own_schemas.items():
+            titled = schema if name == names[name] else schema | {"title": names[name]}
+            schemas[names[name]] = _renamed(titled, renamed)
         responses |= _renamed(own_responses, renamed)
         for path, methods in own_paths.items():
             paths.setdefault(path, {}).update(_renamed(methods, renamed))

@@ -21,6 +21,19 @@ from shared.db import Database
 from shared.log import configure_logging
 
 BODY_LIMITS = {"/v1/samples": 64 << 20}
+MESSAGE = {
+    "type": "object",
+    "properties": {"role": {"type": "string"}, "content": {"type": "string"}},
+    "required": ["role"],
+}
+CHAT = {
+    "type": "object",
+    "title": "ChatRequest",
+    "description": "As OpenAI's API takes it. `model` is a policy's id, or its name where only one campaign has it.",
+    "properties": {"model": {"type": "string"}, "messages": {"type": "array", "items": MESSAGE}},
+    "required": ["model", "messages"],
+}
+REQUEST_BODIES = {"create_chat_completion": {"application/json": CHAT}}
 
 
 def create_app(settings: GenerationSettings | None = None) -> FastAPI:
@@ -56,7 +69,9 @@ def create_app(settings: GenerationSettings | None = None) -> FastAPI:
             await external.close()
             await database.close()
 
-    app = web.create_app("generation", settings, lifespan, ready, body_limits=BODY_LIMITS)
+    app = web.create_app(
+        "generation", settings, lifespan, ready, body_limits=BODY_LIMITS, request_bodies=REQUEST_BODIES
+    )
     for subject in (policies, samples, chat):
         app.include_router(subject.router)
     return app

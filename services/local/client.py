@@ -15,9 +15,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from services.local.errors import LocalError
 from shared.contracts.campaigns import Campaign, Report
 from shared.contracts.lineage import MAX_RETRACTED_AT_ONCE, Retractions
-from shared.contracts.listing import SnapshotPage
+from shared.contracts.listing import QuestionPage, SnapshotPage
 from shared.contracts.problems import ProblemBody
-from shared.contracts.questions import IngestReport, NearDuplicate, Quarantine, Refusal
+from shared.contracts.questions import IngestReport, NearDuplicate, Quarantine, Question, Refusal
 from shared.contracts.snapshots import Snapshot
 from shared.layout import is_array
 
@@ -165,6 +165,17 @@ class Gateway:
         except httpx.TransportError as error:
             reason = str(error) or type(error).__name__
             raise UnreachableError(f"{self._url} ended the answer before it was whole ({reason}).") from error
+
+    def questions(self, campaign_id: UUID, page: int, filters: dict[str, Any]) -> Iterator[Question]:
+        """The questions of a campaign that these filters leave, read `page` at a time."""
+        after: dict[str, str] = {}
+        while True:
+            where = {"campaign": str(campaign_id), "limit": page, **filters, **after}
+            answer = self._call(QuestionPage, "GET", "/v1/questions", params=where)
+            yield from answer.items
+            if answer.next is None:
+                return
+            after = {"after": answer.next}
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
         body = self._send(method, path, **request).content

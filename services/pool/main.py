@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 
 from services.pool import background
 from services.pool.api import create_router
+from services.pool.api.documents import REQUEST_BODIES
 from services.pool.api.idempotency import IdempotencyKeys
 from services.pool.hints import BusHints, Hints
 from services.pool.repository import campaigns
@@ -56,7 +57,9 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             await campaigns.exists(session, UUID(int=0))
 
     keys = Middleware(IdempotencyKeys, database=database)
-    app = web.create_app("pool", settings, lifespan, ready, body_limits=BODY_LIMITS, inner=[keys])
+    app = web.create_app(
+        "pool", settings, lifespan, ready, body_limits=BODY_LIMITS, request_bodies=REQUEST_BODIES, inner=[keys]
+    )
     app.include_router(
         create_router(
             Questions(database),

@@ -1,6 +1,6 @@
 """HTTP in: campaigns and their report. `{campaign}` is an id or a name."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response, status
@@ -9,9 +9,8 @@ from services.cascade.client import Peers
 from services.cascade.service.campaigns import Campaigns
 from services.cascade.service.report import report
 from services.cascade.service.reverification import reverify
-from services.cascade.service.submission import JSON_TYPE, MAX_BODY_BYTES, TOML_TYPE, parse
-from shared.contracts.campaigns import Campaign, CampaignIn, Report
-from shared.contracts.recipe import Recipe
+from services.cascade.service.submission import JSON_TYPE, MAX_BODY_BYTES, parse
+from shared.contracts.campaigns import Campaign, Report
 from shared.contracts.reverification import ReverifyCampaign
 from shared.db import Database
 
@@ -43,41 +42,7 @@ Service = Annotated[Campaigns, Depends(_campaigns)]
 Identifier = Annotated[UUID | str, Depends(_identifier)]
 
 
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with its definitions in place, so that it can stand anywhere in an OpenAPI document."""
-    definitions = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, list):
-            return [resolve(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        name = str(node.get("$ref", "")).rpartition("/")[2]
-        rest = {key: resolve(value) for key, value in node.items() if key != "$ref"}
-        return resolve(definitions[name]) | rest if name else rest
-
-    return cast("dict[str, Any]", resolve(schema))
-
-
-def _toml_schema() -> dict[str, Any]:
-    schema = _inlined(Recipe.model_json_schema())
-    schema["properties"] = {"name": {"type": "string"}, **schema["properties"]}
-    schema["required"] = ["name"]
-    return schema
-
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            JSON_TYPE: {"schema": _inlined(CampaignIn.model_json_schema())},
-            TOML_TYPE: {"schema": _toml_schema()},
-        },
-    }
-}
-
-
-@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=_BODY)
+@router.post("", status_code=status.HTTP_201_CREATED)
 async def create_campaign(request: Request, response: Response, service: Service) -> Campaign:
     """Create a campaign; 200 when it exists with this very recipe, 409 when with another."""
     media_type = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()

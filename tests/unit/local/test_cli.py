@@ -21,6 +21,7 @@ RUNNER = CliRunner()
         (["status"], "Headwater does not run on"),
         (["logs", "pool"], "There is no log of 'pool'"),
         (["demo", "--recipe", "huge"], "There is no demo 'huge'; there are: tiny, smollm2."),
+        (["questions", "mine"], "start it with `headwater up`"),
         (["report", "mine"], "start it with `headwater up`"),
         (["retract", "--reason", "x"], "either by their ids or by --campaign and --source"),
         (["retract", "00000000-0000-0000-0000-000000000001"], "needs its reason"),

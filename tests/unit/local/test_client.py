@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -109,3 +110,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         pytest.raises(LocalError, match=r"missing\.ndjson cannot be read"),
     ):
         list(api.submit(tmp_path / "missing.ndjson", NUMBER))
+
+
+def test_questions_are_read_page_by_page_and_no_further_than_asked():
+    asked: list[dict[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        number = len(asked)
+        question: dict[str, object] = {
+            "id": str(UUID(int=number)),
+            "campaign_id": str(NUMBER),
+            "text": f"Q{number}",
+            "answer": "1",
+        }
+        question |= {"kind": "math", "split": "train", "domain": "text", "state": "hard", "tiny": False}
+        return httpx.Response(200, json={"items": [question], "next": None if number == 3 else f"c{number}"})
+
+    with gateway(answer) as api:
+        assert [found.text for found in api.questions(NUMBER, 1, {"state": "hard"})] == ["Q1", "Q2", "Q3"]
+    where = {"campaign": str(NUMBER), "limit": "1", "state": "hard"}
+    assert asked == [where, where | {"after": "c1"}, where | {"after": "c2"}]
