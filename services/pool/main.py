@@ -25,6 +25,7 @@ from services.pool.service.questions import Questions
 from services.pool.service.retention import Retention
 from services.pool.service.retraction import Retractions
 from services.pool.service.reverification import Reverifications
+from services.pool.service.rollouts import Rollouts
 from services.pool.service.snapshots import Snapshots
 from shared import web
 from shared.bus import create_celery
@@ -44,10 +45,11 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
     hints = hints or BusHints(create_celery("pool", settings.redis_url))
     snapshots = Snapshots(database, hints, settings.artifacts_url)
     retention = Retention(database, settings.token_retention_days)
+    rollouts = Rollouts(database)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with background.running(database, hints, snapshots, retention):
+        async with background.running(database, hints, snapshots, retention, rollouts):
             yield
         await hints.close()
         await database.close()
@@ -65,7 +67,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Questions(database),
             Ingest(database, hints),
             Orders(database, hints),
-            Assignments(database, hints),
+            Assignments(database, hints, rollouts),
             Groups(database, hints, retention),
             snapshots,
             Batches(database, hints),

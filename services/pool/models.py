@@ -18,6 +18,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     UniqueConstraint,
@@ -161,7 +162,10 @@ class QuestionEventRow(Base):
 
 
 class OrderRow(Base):
-    """An order. `request_hash` is of the order as first written: a repeated key with other content is a conflict."""
+    """An order. `request_hash` is of the order as first written: a repeated key with other content is a conflict.
+
+    `turns`: how far a standing order has come, in turns of a question of the largest weight.
+    """
 
     __tablename__ = "orders"
     __table_args__ = (
@@ -181,6 +185,9 @@ class OrderRow(Base):
     sampling: Mapped[dict[str, Any]]
     selection: Mapped[dict[str, Any]]
     watermark_groups: Mapped[int | None]
+    weights: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    turns: Mapped[float] = mapped_column(server_default="0")
     max_attempts: Mapped[int]
     deadline_s: Mapped[float]
     state: Mapped[str] = mapped_column(server_default="open")
@@ -192,12 +199,19 @@ class AssignmentRow(Base):
     """One question of one order. States: open, leased, done, dead (with `reason`), withdrawn (its order was closed).
 
     `available_at`: from when it can be claimed: an open one's time or a leased one's expiry; None when it is over.
-    `blameless_failures`: those that were no attempts.
+    `priority`: its order's. `blameless_failures`: those that were no attempts. Ids rise with time, so that neighbours in the
+    queue are neighbours in the index.
     """
 
     __tablename__ = "assignments"
     __table_args__ = (
-        Index("ix_assignments_available", "available_at", "sequence", postgresql_where=sql("available_at IS NOT NULL")),
+        Index(
+            "ix_assignments_claimable",
+            "priority",
+            "available_at",
+            "sequence",
+            postgresql_where=sql("available_at IS NOT NULL"),
+        ),
         Index("ix_assignments_unfinished", "order_id", postgresql_where=sql("available_at IS NOT NULL")),
         Index(
             "ix_assignments_given_up",
@@ -209,8 +223,9 @@ class AssignmentRow(Base):
         Index(None, "order_id", "sequence"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
     question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
     policy_id: Mapped[UUID]
@@ -228,7 +243,7 @@ class AssignmentRow(Base):
 
 
 class RolloutCountRow(Base):
-    """How often a standing order has taken a question; the least often taken come first."""
+    """How often a standing order has taken a question, and where on the order's line of turns it last did."""
 
     __tablename__ = "rollout_counts"
     __table_args__ = (PrimaryKeyConstraint("order_id", "question_id"),)
@@ -236,6 +251,18 @@ class RolloutCountRow(Base):
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
     question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
     times: Mapped[int]
+    turn: Mapped[float] = mapped_column(server_default="0")
+
+
+class RolloutQueueRow(Base):
+    """The questions that a standing order takes next, in this order; drawn some thousand at a time."""
+
+    __tablename__ = "rollout_queue"
+    __table_args__ = (PrimaryKeyConstraint("order_id", "position"),)
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id"))
+    position: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    question_id: Mapped[UUID] = mapped_column(ForeignKey("questions.id"))
 
 
 class GroupRow(Base):

@@ -10,6 +10,7 @@ from shared.contracts.base import Contract, PackedFloat32, PackedInt32
 from shared.contracts.generation import FinishReason, SamplingParameters
 from shared.contracts.questions import Question, QuestionState, Split
 from shared.contracts.verdicts import Verdict
+from shared.contracts.weights import QuestionWeights
 
 
 class OrderPurpose(StrEnum):
@@ -61,7 +62,9 @@ class OrderIn(Contract):
     """Written by the cascade only. Idempotent by (campaign_id, key).
 
     A finite order makes its assignments at once. A standing order (`watermark_groups` set) makes new ones whenever
-    fewer than that many of its groups are waiting or being sampled, and is never complete until closed. `deadline_s`: what
+    fewer than that many of its groups are waiting or being sampled, and is never complete until closed; `weights` says which
+    questions it takes more often. Of all that can be claimed, higher `priority` goes first, then what has been available
+    longest: a lower one waits as long as there is work of a higher one. `deadline_s`: what
     sampling one group may take; a worker holds as many questions at once as the engine finishes well within it.
     """
 
@@ -74,6 +77,8 @@ class OrderIn(Contract):
     sampling: SamplingParameters
     selection: QuestionSelection = QuestionSelection()
     watermark_groups: int | None = Field(default=None, ge=1)
+    weights: QuestionWeights = QuestionWeights()
+    priority: int = Field(default=0, ge=-1000, le=1000)
     max_attempts: int = Field(default=5, ge=1, le=100)
     deadline_s: float = Field(default=600.0, gt=0, le=3600)
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from shared.contracts.base import Contract, TeacherKeyName, Text
 from shared.contracts.generation import SamplingParameters
+from shared.contracts.weights import QuestionWeights
 
 
 class ModelRecipe(Contract):
@@ -197,6 +198,7 @@ class RlRecipe(Contract):
 
     `groups_per_step` groups of `k` responses make one optimiser step. `publish_every_steps`: a new version goes live.
     `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
+    `weights`: which questions are rolled out more often.
     """
 
     lora: LoraRecipe | None = None
@@ -220,6 +222,7 @@ class RlRecipe(Contract):
     max_staleness: int = Field(default=2, ge=0)
     watermark_groups: int = Field(default=64, ge=1)
     states: tuple[Literal["candidate", "certain", "hard", "noise", "trivial"], ...] = ("hard",)
+    weights: QuestionWeights = QuestionWeights()
     checkpoint_every_steps: int = Field(default=10, ge=1)
     bf16: bool = False
     stall_timeout_s: float = Field(
@@ -241,9 +244,10 @@ class EvalRecipe(Contract):
 
 
 class Recipe(Contract):
-    """One campaign. An unknown key is an error."""
+    """One campaign. An unknown key is an error. `priority`: of its orders among those of other campaigns, higher first."""
 
     seed: int = 0
+    priority: int = Field(default=0, ge=-1000, le=1000)
     model: ModelRecipe = ModelRecipe()
     pool: PoolRecipe = PoolRecipe()
     teach: TeachRecipe = TeachRecipe()

@@ -72,6 +72,8 @@ class ReinforcementRun:
                 states=tuple(QuestionState(state) for state in rl.states), seed=context.recipe.seed
             ),
             watermark_groups=rl.watermark_groups,
+            weights=rl.weights,
+            priority=context.recipe.priority,
         )
         return order.model_dump(mode="json")
 

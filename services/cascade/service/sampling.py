@@ -50,6 +50,7 @@ class Sampling:
             k=1 if _is_reference_teacher(section) else section.k,
             sampling=section.sampling,
             selection=self._selection(section, context.recipe.seed, counts, policy_version),
+            priority=context.recipe.priority,
         )
         return order.model_dump(mode="json")
 

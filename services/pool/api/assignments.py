@@ -3,7 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from services.pool.service.assignments import Assignments
 from shared.contracts.base import Contract
@@ -27,9 +27,9 @@ def create_router(assignments: Assignments) -> APIRouter:
     """The routes."""
     router = APIRouter(prefix="/assignments", tags=["assignments"])
 
-    @router.post("/claim")
-    async def claim_assignments(body: ClaimRequest) -> ClaimResult:
-        return await assignments.claim(body)
+    @router.post("/claim", response_model=ClaimResult)
+    async def claim_assignments(body: ClaimRequest) -> Response:
+        return Response(await assignments.claim(body), media_type="application/json")
 
     @router.post("/heartbeat")
     async def extend_assignments(body: LeaseExtension) -> HeldLeases:

@@ -3,37 +3,96 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, func, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from services.pool.models import AssignmentRow, OrderRow, QuestionRow
+from services.pool.models import AssignmentRow, OrderRow
+from services.pool.router import UNUSABLE_STATES
+
+# One statement, so it needs no transaction around it and no second round trip; Postgres writes the JSON of the answer as well.
+# Each open order's priority is one range of the index, highest first, so that leases of a higher one that run are never walked.
+# A limit out of sight and rows found by an array of ids: one plan is good for every limit, so Postgres plans once a connection.
+# `hopeless`: why an assignment is given up instead of leased once more, NULL while it is not. What is judged is as the statement
+# found it: nothing that leaves an assignment available changes that.
+_CLAIM = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT found.id
+        FROM (SELECT DISTINCT priority FROM pool.orders WHERE state = 'open' ORDER BY priority DESC) AS levels,
+        LATERAL (
+            SELECT id FROM pool.assignments
+            WHERE priority = levels.priority AND available_at IS NOT NULL AND available_at <= now()
+            ORDER BY available_at, sequence LIMIT (SELECT :limit) FOR UPDATE SKIP LOCKED
+        ) AS found
+        LIMIT (SELECT :limit)
+    ), work AS (
+        SELECT a.id, o.purpose, o.k, o.sampling, o.deadline_s, q.campaign_id, q.text, q.answer, q.solution, q.kind, q.split,
+            q.domain, q.source, q.state AS question_state, q.tiny, q.level, q.pass_rate,
+            CASE WHEN q.state = ANY(:unusable) THEN 'question-' || q.state
+                 WHEN a.attempts < o.max_attempts THEN NULL
+                 WHEN a.state = 'leased' THEN 'lease-expired'
+                 ELSE coalesce(a.reason, 'too-many-attempts') END AS hopeless
+        FROM pool.assignments a JOIN pool.orders o ON o.id = a.order_id JOIN pool.questions q ON q.id = a.question_id
+        WHERE a.id = ANY(ARRAY(SELECT id FROM locked))
+    ), claimed AS (
+        UPDATE pool.assignments a SET
+            state = CASE WHEN hopeless IS NULL THEN 'leased' ELSE 'dead' END,
+            reason = coalesce(hopeless, a.reason),
+            available_at = CASE WHEN hopeless IS NULL THEN now() + :lease END,
+            attempts = a.attempts + CASE WHEN hopeless IS NULL THEN 1 ELSE 0 END,
+            lease_token = CASE WHEN hopeless IS NULL THEN gen_random_uuid() ELSE a.lease_token END,
+            worker = CASE WHEN hopeless IS NULL THEN :worker ELSE a.worker END,
+            claimed_at = CASE WHEN hopeless IS NULL THEN now() ELSE a.claimed_at END,
+            finished_at = CASE WHEN hopeless IS NULL THEN a.finished_at ELSE now() END
+        FROM work
+        WHERE a.id = ANY(ARRAY(SELECT id FROM locked)) AND work.id = a.id
+        RETURNING a.order_id, a.question_id, a.policy_id, a.policy_version, a.lease_token, a.available_at, a.attempts,
+            a.priority, a.sequence, work.*
+    ), counted AS (
+        INSERT INTO pool.counters (scope, name, value)
+        SELECT order_id, unnest(ARRAY['dead', 'dead:' || hopeless]), count(*) FROM claimed WHERE hopeless IS NOT NULL
+        GROUP BY order_id, hopeless
+    )
+    SELECT
+        count(*) FILTER (WHERE hopeless IS NULL) AS leased,
+        array_agg(DISTINCT order_id) FILTER (WHERE hopeless IS NOT NULL) AS buried,
+        (SELECT count(*) FROM pool.orders WHERE state = 'open') AS open_orders,
+        string_agg(json_build_object(
+            'id', id, 'order_id', order_id, 'purpose', purpose, 'policy_id', policy_id, 'policy_version', policy_version,
+            'k', k, 'sampling', sampling, 'deadline_s', deadline_s, 'question', json_build_object(
+                'id', question_id, 'campaign_id', campaign_id, 'text', text, 'answer', answer, 'solution', solution,
+                'kind', kind, 'split', split, 'domain', domain, 'source', source, 'state', question_state, 'tiny', tiny,
+                'level', level, 'pass_rate', pass_rate
+            ), 'lease_token', lease_token, 'lease_expires_at', available_at, 'attempt', attempts
+        )::text, ',' ORDER BY priority DESC, sequence) FILTER (WHERE hopeless IS NULL) AS assignments
+    FROM claimed
+""").bindparams(
+    bindparam("limit", type_=BigInteger),
+    bindparam("lease", type_=Interval),
+    bindparam("worker", type_=Text),
+    bindparam("unusable", list(UNUSABLE_STATES), type_=ARRAY(Text)),
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """An assignment with its order and its question."""
+class Claimed:
+    """What one claim did. `assignments`: the JSON of each leased one, by commas; `buried`: orders of those that died on the way."""
 
-    assignment: AssignmentRow
-    order: OrderRow
-    question: QuestionRow
+    leased: int
+    buried: Sequence[UUID]
+    open_orders: int
+    assignments: str
 
 
-async def lock_available(session: AsyncSession, limit: int) -> Sequence[Work]:
-    """Assignments that can be claimed now: open ones, and leased ones whose lease is over. Oldest first, locked."""
-    statement = (
-        select(AssignmentRow, OrderRow, QuestionRow)
-        .join(OrderRow, OrderRow.id == AssignmentRow.order_id)
-        .join(QuestionRow, QuestionRow.id == AssignmentRow.question_id)
-        .where(AssignmentRow.available_at <= func.now())
-        .order_by(AssignmentRow.available_at, AssignmentRow.sequence)
-        .limit(limit)
-        .with_for_update(of=AssignmentRow, skip_locked=True)
-        .execution_options(populate_existing=True)
-    )
-    return [Work(*row) for row in (await session.execute(statement)).tuples()]
+async def claim(connection: AsyncConnection, limit: int, worker: str, lease_s: float) -> Claimed:
+    """Lease up to `limit` assignments that can be claimed, or bury them where there is no hope; counters follow.
+
+    Open ones and leased ones whose lease is over, by priority, then by how long they are available.
+    """
+    values = {"limit": limit, "worker": worker, "lease": timedelta(seconds=lease_s)}
+    row = (await connection.execute(_CLAIM, values)).one()
+    return Claimed(row.leased, row.buried or (), row.open_orders, row.assignments or "")
 
 
 async def lock_for_groups(
@@ -55,28 +114,13 @@ async def lock_one(session: AsyncSession, assignment_id: UUID) -> AssignmentRow 
     return await session.get(AssignmentRow, assignment_id, with_for_update=True)
 
 
-async def lease(session: AsyncSession, tokens: dict[UUID, UUID], worker: str, lease_s: float) -> None:
-    """Lease locked assignments under these tokens; each lease is an attempt."""
-    await _update_each(
-        session,
-        {
-            "state": "leased",
-            "lease_token": bindparam("b_token"),
-            "available_at": func.now() + timedelta(seconds=lease_s),
-            "attempts": AssignmentRow.__table__.c.attempts + 1,
-            "worker": worker,
-            "claimed_at": func.now(),
-        },
-        [{"b_id": assignment_id, "b_token": token} for assignment_id, token in tokens.items()],
-    )
-
-
-async def bury(session: AsyncSession, reasons: dict[UUID, str]) -> None:
-    """Assignments that are given up, each with its last reason."""
-    await _update_each(
-        session,
-        {"state": "dead", "available_at": None, "reason": bindparam("b_reason"), "finished_at": func.now()},
-        [{"b_id": assignment_id, "b_reason": reason} for assignment_id, reason in reasons.items()],
+async def bury(session: AsyncSession, assignment_id: UUID, reason: str) -> None:
+    """An assignment that is given up, with its last reason."""
+    await session.execute(
+        update(AssignmentRow)
+        .where(AssignmentRow.id == assignment_id)
+        .values(state="dead", available_at=None, reason=reason, finished_at=func.now())
+        .execution_options(synchronize_session=False)
     )
 
 
@@ -134,11 +178,3 @@ async def extend(
         .execution_options(synchronize_session=False)
     )
     return [lease for lease in leases if lease in held]
-
-
-async def _update_each(session: AsyncSession, values: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    table: Any = AssignmentRow.__table__
-    connection = await session.connection()
-    await connection.execute(update(table).where(table.c.id == bindparam("b_id")).values(**values), list(rows))

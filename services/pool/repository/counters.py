@@ -10,15 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.pool.models import CounterRow
 
 FOLD_ABOVE_ROWS = 64
+FOLD_AT_ONCE = 20_000
 _FOLD = text("""
     WITH crowded AS (
         SELECT scope, name FROM pool.counters GROUP BY scope, name HAVING count(*) > :above
     ), taken AS (
         DELETE FROM pool.counters WHERE id IN (
-            SELECT c.id FROM pool.counters c JOIN crowded USING (scope, name) LIMIT 20000 FOR UPDATE OF c SKIP LOCKED
+            SELECT c.id FROM pool.counters c JOIN crowded USING (scope, name) LIMIT :at_once FOR UPDATE OF c SKIP LOCKED
         ) RETURNING scope, name, value
+    ), sums AS (
+        INSERT INTO pool.counters (scope, name, value) SELECT scope, name, sum(value) FROM taken GROUP BY scope, name
     )
-    INSERT INTO pool.counters (scope, name, value) SELECT scope, name, sum(value) FROM taken GROUP BY scope, name
+    SELECT count(*) FROM taken
 """)
 
 
@@ -63,6 +66,10 @@ async def of_scopes(session: AsyncSession, scopes: list[UUID]) -> dict[UUID, dic
     return counters
 
 
-async def fold(session: AsyncSession, above: int = FOLD_ABOVE_ROWS) -> None:
-    """Sum the rows of crowded counters into one; sums do not change, and two folds at once take different rows."""
-    await session.execute(_FOLD, {"above": above})
+async def fold(session: AsyncSession, above: int = FOLD_ABOVE_ROWS, at_once: int = FOLD_AT_ONCE) -> bool:
+    """Sum the rows of crowded counters into one; returns whether there may be more.
+
+    Sums do not change, and two folds at once take different rows.
+    """
+    folded = await session.execute(_FOLD, {"above": above, "at_once": at_once})
+    return bool(folded.scalar_one() == at_once)

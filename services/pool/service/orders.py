@@ -1,6 +1,7 @@
 """Orders: written by the cascade, carried out by sampling workers."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ from services.pool import identity
 from services.pool.hints import Hints
 from services.pool.metrics import ScoredResponse, trajectory_metrics
 from services.pool.models import OrderRow
-from services.pool.repository import campaigns, counters, groups, orders
+from services.pool.repository import campaigns, counters, groups, orders, selections
 from shared.contracts.generation import SamplingParameters
 from shared.contracts.metrics import OrderMetrics
 from shared.contracts.orders import (
@@ -25,6 +26,7 @@ from shared.contracts.orders import (
 )
 from shared.contracts.questions import Split
 from shared.contracts.verdicts import ScoredSegment, VerdictOutcome
+from shared.contracts.weights import QuestionWeights
 from shared.db import Database
 from shared.errors import ConflictError, HeadwaterError, NotFoundError
 
@@ -42,7 +44,7 @@ class Orders:
         """The order, and whether it is new.
 
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
-        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`.
+        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`, `weights_are_standing`.
         """
         if request.selection.split is not Split.TRAIN and request.purpose in TRAINING_PURPOSES:
             raise HeadwaterError(
@@ -69,7 +71,14 @@ class Orders:
                 f"Order {request.key!r} would re-verify nothing; POST /v1/orders/ID/reverify names whose responses.",
                 422,
             )
-        order_id, content = identity.order_id(request.campaign_id, request.key), identity.request_hash(request)
+        if request.watermark_groups is None and request.weights != QuestionWeights():
+            raise HeadwaterError(
+                "weights_are_standing",
+                f"Order {request.key!r} takes each of its questions once, so 'weights' say nothing; leave them out, or give it "
+                "'watermark_groups'.",
+                422,
+            )
+        order_id, content = identity.order_id(request.campaign_id, request.key), _content(request)
         async with self._database.transaction() as session:
             if not await campaigns.exists(session, request.campaign_id):
                 raise NotFoundError("campaign", request.campaign_id)
@@ -82,7 +91,7 @@ class Orders:
                 )
             if created and row.watermark_groups is None:
                 deltas = counters.Deltas()
-                deltas.add(order_id, "total", await orders.add_assignments(session, row))
+                deltas.add(order_id, "total", await selections.add_assignments(session, row))
                 await deltas.write(session)
         if created:
             await complete_finished(self._database, self._hints, [order_id])
@@ -138,6 +147,12 @@ class Orders:
         return await asyncio.to_thread(_metrics, order_id, responses)
 
 
+def _content(request: OrderIn) -> str:
+    """What the order asks for; a field at its default says nothing, so that it is the same to a writer who does not know it."""
+    unsaid = {name for name in ("weights", "priority") if getattr(request, name) == OrderIn.model_fields[name].default}
+    return hashlib.sha256(request.model_dump_json(exclude=unsaid).encode()).hexdigest()
+
+
 def _metrics(order_id: UUID, rows: Sequence[Row[Any]]) -> OrderMetrics:
     by_level: dict[int | None, list[ScoredResponse]] = {}
     for row in rows:
@@ -179,6 +194,8 @@ def _contract(row: OrderRow, progress: dict[str, int]) -> Order:
         sampling=SamplingParameters.model_validate(row.sampling),
         selection=QuestionSelection.model_validate(row.selection),
         watermark_groups=row.watermark_groups,
+        weights=QuestionWeights.model_validate(row.weights),
+        priority=row.priority,
         max_attempts=row.max_attempts,
         deadline_s=row.deadline_s,
         state=OrderState(row.state),
