@@ -115,7 +115,8 @@ def _pooled(stages: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(
     recipe: Annotated[str, typer.Option(help="The demo to run.")] = "tiny",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 … N-1.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; the others follow.")] = 0,
     directory: Annotated[Path, typer.Option(help="One data directory a seed is kept below this one.")] = Path(
         ".headwater-benchmarks"
     ),
@@ -123,9 +124,10 @@ def main(
 ) -> None:
     """Run the demo over several seeds and compare the policies."""
     console = Console(width=160)
-    reports = [run_demo(recipe, seed, directory / f"{recipe}-seed{seed}") for seed in range(seeds)]
+    numbers = range(first_seed, first_seed + seeds)
+    reports = [run_demo(recipe, seed, directory / f"{recipe}-seed{seed}") for seed in numbers]
     by_stage: dict[str, list[dict[str, Any]]] = {name: [] for name in STAGES}
-    for seed, report in enumerate(reports):
+    for seed, report in zip(numbers, reports, strict=True):
         rows = [(stage["stage"], stage) for stage in report["stages"]]
         minutes = f", {report['seconds'] / 60:.1f} minutes" if report["seconds"] else ""
         console.print(_table(f"seed {seed}{minutes}", rows))
