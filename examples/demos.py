@@ -48,7 +48,7 @@ RECIPES: Mapping[str, Demo] = {
     "smollm2": Demo(
         model="smollm2",
         recipe=RECIPES_DIRECTORY / "smollm2.toml",
-        questions="examples.questions.word_problems --count 120 --eval-count 24",
+        questions="examples.questions.word_problems --count 300 --eval-count 60 --max-solution 120",
         stage_seconds={  # guessed: not run to its end yet
             StageName.REGISTER: 1,
             StageName.EVAL_BASE: 60,

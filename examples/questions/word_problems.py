@@ -15,8 +15,11 @@ import typer
 INSTRUCTION = " Give the result as your final answer. Do not include units."
 
 
-def questions(count: int, eval_count: int, seed: int) -> Iterator[dict[str, str]]:
-    """`eval_count` held-out and then `count` training questions, all different. Raises ValueError when there are too few."""
+def questions(count: int, eval_count: int, max_solution: int | None, seed: int) -> Iterator[dict[str, str]]:
+    """`eval_count` held-out and then `count` training questions, all different. Raises ValueError when there are too few.
+
+    `max_solution`: the longest worked solution, in characters; few templates have short ones.
+    """
     import reasoning_gym
 
     seen: set[str] = set()
@@ -27,6 +30,8 @@ def questions(count: int, eval_count: int, seed: int) -> Iterator[dict[str, str]
         text = item["question"].removesuffix(INSTRUCTION)
         working, _, final = item["metadata"]["answer_cot"].rpartition("####")
         if text in seen or not working.strip() or final.strip() != item["answer"]:
+            continue
+        if max_solution is not None and len(working.strip()) > max_solution:
             continue
         seen.add(text)
         yield {
@@ -45,11 +50,14 @@ def main(
     out: Annotated[Path | None, typer.Option(help="File to write; standard output if left out.")] = None,
     count: Annotated[int, typer.Option(help="Training questions.", min=0)] = 1500,
     eval_count: Annotated[int, typer.Option(help="Held-out questions (split eval).", min=0)] = 600,
+    max_solution: Annotated[
+        int | None, typer.Option(help="Characters of the longest worked solution; any if left out.", min=1)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 0,
 ) -> None:
     """Write word problems of reasoning-gym's gsm_symbolic as NDJSON."""
     try:
-        lines = [json.dumps(question, ensure_ascii=False) for question in questions(count, eval_count, seed)]
+        lines = [json.dumps(question, ensure_ascii=False) for question in questions(count, eval_count, max_solution, seed)]
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
