@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ import pytest
 from tests.integration.openapi.conftest import Apis
 
 pytestmark = pytest.mark.integration
+WAIT_S = 120  # on a busy machine
 # What the generator does not know by itself is bytes to it.
 CONFIGURATION = {
     "package_name_override": "headwater_client",
@@ -28,11 +30,20 @@ CONFIGURATION = {
 }
 
 
+def whole_document(apis: Apis) -> dict[str, Any]:
+    """The document, once every service has answered the gateway."""
+    while True:
+        answer = httpx.get(f"{apis.urls['gateway']}/openapi.json", timeout=WAIT_S, trust_env=False)
+        document: dict[str, Any] = answer.raise_for_status().json()
+        if document["paths"].keys() >= {"/v1/campaigns", "/v1/questions", "/v1/policies", "/v1/runs"}:
+            return document
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def generated(apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports modules of the generated package by name."""
-    document = httpx.get(f"{apis.urls['gateway']}/openapi.json", timeout=30, trust_env=False).raise_for_status()
-    (tmp_path / "document.json").write_bytes(document.content)
+    (tmp_path / "document.json").write_text(json.dumps(whole_document(apis)))
     (tmp_path / "configuration.json").write_text(json.dumps(CONFIGURATION))
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--path", "document.json", "--meta", "none"]
     command += ["--config", "configuration.json", "--output-path", "headwater_client", "--fail-on-warning"]
@@ -44,10 +55,11 @@ def generated(apis: Apis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         del sys.modules[name]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_campaign_its_questions_and_their_pages(apis: Apis, generated: Any):
     models = generated("models")
-    client = generated("client").AuthenticatedClient(base_url=apis.urls["gateway"], token=apis.key)
+    patient = {"base_url": apis.urls["gateway"], "timeout": httpx.Timeout(WAIT_S)}
+    client = generated("client").AuthenticatedClient(token=apis.key, **patient)
     campaign_in = models.CampaignIn.from_dict({"name": "generated", "recipe": {}})
     campaign = generated("api.campaigns.create_campaign").sync(client=client, body=campaign_in)
     assert isinstance(campaign.id, UUID), campaign
@@ -75,5 +87,5 @@ def test_a_campaign_its_questions_and_their_pages(apis: Apis, generated: Any):
     problem = list_questions(client=client, campaign=campaign.id, after="nonsense")
     assert isinstance(problem, models.ProblemBody)
     assert (problem.error.code, problem.error.details[0].field) == ("bad_cursor", "after")
-    wrong = generated("client").AuthenticatedClient(base_url=apis.urls["gateway"], token="hw_wrong")
+    wrong = generated("client").AuthenticatedClient(token="hw_wrong", **patient)
     assert list_questions(client=wrong, campaign=campaign.id).error.code == "unauthorized"
