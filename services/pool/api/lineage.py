@@ -29,7 +29,7 @@ def create_router(lineage: Lineage, retractions: Retractions) -> APIRouter:
         return await lineage.trained_on(body)
 
     @router.post("/retractions")
-    async def retract_questions(body: RetractManyIn) -> RetractedUsesList:
+    async def retract_and_list_uses(body: RetractManyIn) -> RetractedUsesList:
         """Leave questions out from now on. Again is harmless."""
         return await retractions.retract(body)
 
