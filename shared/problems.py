@@ -25,6 +25,7 @@ _DISK_FULL_SQLSTATE = "53100"
 # A value that Postgres cannot hold: what asyncpg cannot encode (a lone surrogate, an integer out of range), a NUL character.
 _UNUSABLE_SQLSTATES = ("22000", "22021", "22P05")
 _MAX_DETAILS = 100
+_PLACES = ("body", "query", "path", "header", "cookie")
 _MAX_FIELD_CHARACTERS = 200
 _MAX_MESSAGE_CHARACTERS = 500
 log = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ def problem_response(problem: Problem, status: int) -> JSONResponse:
 def _detail(error: dict[str, Any]) -> ProblemDetail:
     if error["type"] == "json_invalid":
         return _json_detail(error)
-    _, *location = (str(part) for part in error["loc"])
+    location = [str(part) for part in error["loc"]]
+    if location and location[0] in _PLACES:
+        del location[0]
     field = printable(".".join(location), _MAX_FIELD_CHARACTERS)
     message = printable(str(error["msg"]), _MAX_MESSAGE_CHARACTERS)
     return ProblemDetail(field=field or None, reason=str(error["type"]), message=message)

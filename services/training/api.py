@@ -18,7 +18,7 @@ class RunList(Contract):
     items: tuple[Run, ...]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses={200: {"model": Run}})
 async def create_run(run: RunIn, request: Request, response: Response) -> Run:
     """Store a run (201), or return the one with this key (200), and wake a training worker."""
     async with request.app.state.database.transaction() as session:

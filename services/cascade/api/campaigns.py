@@ -42,7 +42,7 @@ Service = Annotated[Campaigns, Depends(_campaigns)]
 Identifier = Annotated[UUID | str, Depends(_identifier)]
 
 
-@router.post("", status_code=status.HTTP_201_CREATED)
+@router.post("", status_code=status.HTTP_201_CREATED, responses={200: {"model": Campaign}})
 async def create_campaign(request: Request, response: Response, service: Service) -> Campaign:
     """Create a campaign; 200 when it exists with this very recipe, 409 when with another."""
     media_type = request.headers.get("content-type", JSON_TYPE).partition(";")[0].strip().lower()

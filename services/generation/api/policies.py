@@ -17,7 +17,7 @@ async def get_engine(services: ServicesDependency) -> EngineInfo:
     return await services.engines.info()
 
 
-@router.post("/v1/policies", status_code=201)
+@router.post("/v1/policies", status_code=201, responses={200: {"model": Policy}})
 async def register_policy(policy: PolicyIn, response: Response, services: ServicesDependency) -> Policy:
     """Register a policy: 201 when new, 200 when the same one is there, 409 when its name has other content."""
     registered, created = await services.policies.register(policy)

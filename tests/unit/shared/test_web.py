@@ -16,6 +16,7 @@ from asyncpg.exceptions import (
     UntranslatableCharacterError,
 )
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -152,6 +153,17 @@ async def test_a_repeated_parameter_an_address_that_is_not_there_and_a_method_ar
     assert (other.status_code, other.json()["error"]["code"]) == (405, "http_405")
     assert other.headers["allow"]
     assert "does not take DELETE" in other.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"), [((), None), (("groups", 0, "k"), "groups.0.k"), (("body", "query"), "query")]
+)
+async def test_an_error_of_a_body_read_as_a_stream_names_its_field(
+    place: tuple[str | int, ...], field: str | None
+) -> None:
+    error = RequestValidationError([{"type": "wrong", "loc": place, "msg": "is wrong"}])
+    answer = await ask("GET", error)
+    assert (answer.status_code, answer.json()["error"]["details"][0]["field"]) == (422, field)
 
 
 @pytest.mark.parametrize("cause", [UntranslatableCharacterError, DataError])
