@@ -12,6 +12,7 @@ from services.pool.models import BatchGroupRow, BatchRow, GroupRow, QuestionRow,
 from services.pool.router import UNUSABLE_STATES
 from shared.contracts.batches import BatchLeaseRequest
 
+UNUSABLE = "question-unusable"
 _HOLD = text("""
     INSERT INTO pool.batch_groups (batch_id, group_id, position, staleness)
     SELECT :batch_id, g.id, leased.number - 1, greatest(0, :policy_version - g.policy_version)
@@ -111,7 +112,7 @@ async def drop_unusable(session: AsyncSession, order_id: UUID) -> int:
     statement = (
         update(GroupRow)
         .where(GroupRow.order_id == order_id, GroupRow.consumption == "waiting", _of_unusable_question())
-        .values(consumption="dropped", drop_reason="question-unusable")
+        .values(consumption="dropped", drop_reason=UNUSABLE)
         .execution_options(synchronize_session=False)
     )
     return await _count(session, statement)

@@ -13,10 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import AssignmentRow, GroupRow, GroupTokensRow, OrderRow, QuestionRow, ResponseRow
 from services.pool.repository import questions
-from services.pool.router import UNUSABLE_STATES
 from shared.contracts.generation import FinishReason
-from shared.contracts.questions import Split
-from shared.contracts.verdicts import VerdictOutcome
 from shared.packed import Buffer, PackedGroup, PackedResponse, split
 
 ROWS_AT_ONCE = 2000
@@ -187,31 +184,6 @@ async def scored(session: AsyncSession, order_id: UUID) -> AsyncIterator[Row[Any
         .join(GroupRow, GroupRow.id == ResponseRow.group_id)
         .join(QuestionRow, QuestionRow.id == GroupRow.question_id)
         .where(GroupRow.order_id == order_id)
-    )
-    async for row in await session.stream(statement.execution_options(yield_per=ROWS_AT_ONCE)):
-        yield row
-
-
-async def trainable(session: AsyncSession, order_id: UUID) -> AsyncIterator[Row[Any]]:
-    """Scored responses of an order to usable train questions, by question: what snapshots are built from. Streamed."""
-    statement = (
-        select(
-            QuestionRow.id.label("question_id"),
-            QuestionRow.text.label("question"),
-            QuestionRow.solution,
-            QuestionRow.domain,
-            ResponseRow.text,
-            ResponseRow.segments,
-        )
-        .join(GroupRow, GroupRow.id == ResponseRow.group_id)
-        .join(QuestionRow, QuestionRow.id == GroupRow.question_id)
-        .where(
-            GroupRow.order_id == order_id,
-            QuestionRow.split == Split.TRAIN,
-            QuestionRow.state.not_in(UNUSABLE_STATES),
-            ResponseRow.outcome != VerdictOutcome.UNSCORED,
-        )
-        .order_by(QuestionRow.id, GroupRow.policy_version, GroupRow.id, ResponseRow.position)
     )
     async for row in await session.stream(statement.execution_options(yield_per=ROWS_AT_ONCE)):
         yield row

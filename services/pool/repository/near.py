@@ -72,6 +72,12 @@ async def fall_behind(session: AsyncSession, campaign_id: UUID) -> None:
     )
 
 
+async def is_behind(session: AsyncSession, campaign_id: UUID) -> bool:
+    """Whether questions of the campaign may have no bands; settled while its ingest lock is held."""
+    statement = select(CampaignRow.near_position).where(CampaignRow.id == campaign_id)
+    return (await session.execute(statement)).scalar_one() is not None
+
+
 async def behind(session: AsyncSession, campaign_id: UUID, limit: int) -> Sequence[Any]:
     """The next (position, id, text) without bands."""
     position = select(CampaignRow.near_position).where(CampaignRow.id == campaign_id).scalar_subquery()

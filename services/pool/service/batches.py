@@ -82,7 +82,7 @@ class Batches:
         unusable = await batches.drop_unusable(session, request.order_id)
         deltas = counters.Deltas()
         deltas.add(request.order_id, "dropped:stale", stale)
-        deltas.add(request.order_id, "dropped:question-unusable", unusable)
+        deltas.add(request.order_id, f"dropped:{batches.UNUSABLE}", unusable)
         await deltas.write(session)
         return stale
 

@@ -130,6 +130,8 @@ def _judge(
 
 def _fault(group: PackedGroupIn, assignment: Claimed) -> str | None:
     """Why a group cannot be the assignment's."""
+    if assignment.purpose == OrderPurpose.REVERIFY:
+        return "the assignment judges a stored group again; hand in its verdicts"
     if group.policy_id != assignment.policy_id:
         return f"the assignment is for policy {assignment.policy_id}, not {group.policy_id}"
     if len(group.responses) > assignment.k:
@@ -212,6 +214,8 @@ def _moves(items: Sequence[_Accepted], locked: dict[UUID, QuestionRow], router: 
         if after != original:
             reason = "reference-unparseable" if not after.usable else str(item.assignment.purpose)
             moves[question_id] = Move(question_id, original, after, reason, item.assignment.order_id)
+        else:
+            moves.pop(question_id, None)
     return list(moves.values())
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool import identity
 from services.pool.hints import Hints
-from services.pool.repository import campaigns, counters, ingest, near, questions
+from services.pool.repository import batches, campaigns, counters, ingest, near, questions, retraction
 from services.pool.repository.ingest import NewQuestion
 from services.pool.repository.questions import Move
 from services.pool.router import Standing
@@ -94,6 +95,7 @@ class Ingest:
     def __init__(self, database: Database, hints: Hints) -> None:
         self._database = database
         self._hints = hints
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def threshold(self, campaign_id: UUID) -> float:
         """From which similarity on texts are near, 0 for none. Raises: NotFoundError unless the campaign is registered."""
@@ -131,12 +133,18 @@ class Ingest:
         return report.contract()
 
     async def _store(self, campaign_id: UUID, threshold: float, chunk: _Chunk, report: _Report) -> None:
-        """One chunk in one transaction."""
+        """One chunk in one transaction. Who waits for another submission of this process holds no connection."""
+        async with self._turns.setdefault(campaign_id, asyncio.Lock()):
+            while not await self._try_to_store(campaign_id, threshold, chunk, report):
+                await self._catch_up(campaign_id)
+
+    async def _try_to_store(self, campaign_id: UUID, threshold: float, chunk: _Chunk, report: _Report) -> bool:
+        """False, and nothing is done, when stored questions have no bands yet that the chunk has to be compared with."""
         deltas = counters.Deltas()
-        if chunk.bands is not None:
-            await self._catch_up(campaign_id)
         async with self._database.transaction() as session:
             await campaigns.lock_ingest(session, campaign_id)
+            if chunk.bands is not None and await near.is_behind(session, campaign_id):
+                return False
             if chunk.bands is None and chunk.new:
                 await near.fall_behind(session, campaign_id)
             stored = await ingest.stored(session, campaign_id, {item.text_hash for item in chunk.new})
@@ -158,15 +166,15 @@ class Ingest:
             _count(campaign_id, decision, refusals, deltas)
             await deltas.write(session)
         report.add(decision, refusals, quarantines)
+        return True
 
     async def _catch_up(self, campaign_id: UUID) -> None:
         """Give bands to the questions that came in while the campaign compared exact texts only; some in a transaction."""
         while True:
             async with self._database.transaction() as session:
-                campaign = await campaigns.get(session, campaign_id)
-                if campaign is None or campaign.near_position is None:
-                    return
                 await campaigns.lock_ingest(session, campaign_id)
+                if not await near.is_behind(session, campaign_id):
+                    return
                 rows = await near.behind(session, campaign_id, CATCH_UP_QUESTIONS)
                 bands = await asyncio.to_thread(neighbours.bands, campaign_id, [row.text for row in rows])
                 await near.add(session, [row.id for row in rows], bands)
@@ -188,11 +196,14 @@ def _judge(campaign_id: UUID, blocks: Sequence[Block], *, near_texts: bool) -> _
 async def _quarantine(
     session: AsyncSession, campaign_id: UUID, leaked: Sequence[Leaked], deltas: counters.Deltas
 ) -> list[Quarantine]:
-    """Train questions that an eval question has just exposed are left out from now on."""
+    """Train questions that an eval question has just exposed are left out from now on, with their groups that wait."""
     if not leaked:
         return []
     rows = await questions.lock(session, [item.question_id for item in leaked])
     usable = [item for item in leaked if questions.standing(rows[item.question_id]).usable]
+    dropped = await retraction.drop_waiting(session, [item.question_id for item in usable], batches.UNUSABLE)
+    for order_id in (order_id for order_ids in dropped.values() for order_id in order_ids):
+        deltas.add(order_id, f"dropped:{batches.UNUSABLE}")
     moves = []
     for item in usable:
         before = questions.standing(rows[item.question_id])

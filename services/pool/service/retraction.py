@@ -73,7 +73,7 @@ class Retractions:
             before = questions.standing(row)
             move = Move(row.id, before, before.retracted(), reason, None)
             by_campaign.setdefault(row.campaign_id, []).append(move)
-        dropped = await retraction.drop_waiting(session, [row.id for row in rows])
+        dropped = await retraction.drop_waiting(session, [row.id for row in rows], retraction.DROP_REASON)
         for order_id in (order_id for order_ids in dropped.values() for order_id in order_ids):
             deltas.add(order_id, f"dropped:{retraction.DROP_REASON}")
         for campaign_id, moves in sorted(by_campaign.items()):

@@ -152,6 +152,8 @@ async def _moves(
             standing = replace(standing, tiny=question_id in taught)
         if standing != original:
             moves[question_id] = Move(question_id, original, standing, OrderPurpose.REVERIFY, item.order.id)
+        else:
+            moves.pop(question_id, None)
     return list(moves.values())
 
 

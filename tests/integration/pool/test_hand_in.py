@@ -107,3 +107,17 @@ async def test_what_is_broken_is_refused_and_nothing_of_it_is_stored(pool: PoolC
     assert await pool.execute("SELECT 1 FROM pool.groups UNION ALL SELECT 1 FROM pool.responses") == []
     receipts = (await post(pool, whole))["receipts"]
     assert [receipt["status"] for receipt in receipts] == ["stored", "stored"]
+
+
+async def test_the_last_of_several_probes_in_one_hand_in_decides(pool: PoolClient):
+    await pool.submit(1)
+    await pool.order()
+    await pool.answer_all(lambda _, at: "correct" if at < 2 else "incorrect")
+    before = await pool.pools()
+    orders = [(await pool.order(key=key, purpose="probe"))["id"] for key in ("easy", "as before")]
+    easy, same = sorted(await pool.claim(), key=lambda one: orders.index(one["order_id"]))
+    await pool.hand_in(group(easy), group(same, lambda _, at: "correct" if at < 2 else "incorrect"))
+    after = await pool.pools()
+    assert [after[name] for name in ("hard", "trivial")] == [before[name] for name in ("hard", "trivial")] == [1, 0]
+    [(rate,)] = await pool.execute("SELECT pass_rate FROM pool.questions")
+    assert rate == 0.5

@@ -4,12 +4,15 @@ import asyncio
 import gzip
 import json
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pyarrow as pa
 import pytest
 
+from services.pool.repository import batches, campaigns
 from services.pool.service.arrow import MEDIA_TYPE
+from shared.contracts.batches import BatchLeaseRequest
+from shared.db import Database
 from tests.integration.pool.client import PoolClient
 
 pytestmark = pytest.mark.integration
@@ -230,3 +233,75 @@ async def test_two_submissions_at_once_see_each_other(pool: PoolClient):
     counts = await pool.pools()
     assert (counts["train"], counts["eval"]) == (6000, 1)
     assert one["refused"] + counts["quarantined"] == 1
+
+
+async def waiting(pool: PoolClient, *tasks: asyncio.Task[Any]) -> None:
+    """Until one of these waits for a lock, or one is over."""
+    blocked = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    while not any(task.done() for task in tasks) and not await pool.execute(blocked):
+        await asyncio.sleep(0.02)
+
+
+async def test_what_comes_in_without_comparison_beside_a_submission_is_compared_with_it(pool: PoolClient):
+    database = Database(pool.database_url)
+    async with database.transaction() as session:
+        await campaigns.lock_ingest(session, UUID(pool.campaign))
+        submission = asyncio.create_task(pool.submit([{"question": NEARLY, "answer": "9", "split": "eval"}]))
+        await waiting(pool, submission)
+        connection = await session.connection()
+        await connection.exec_driver_sql("UPDATE pool.campaigns SET near_position = 0")
+        await connection.exec_driver_sql(
+            "INSERT INTO pool.questions (id, campaign_id, text_hash, text, answer, kind, split, domain, source) "
+            "SELECT gen_random_uuid(), id, 'hash', $1, '9', 'math', 'train', 'text', '' FROM pool.campaigns",
+            (FARMER,),
+        )
+    assert (await submission)["quarantined"] == 1
+    await database.close()
+    bands = await pool.execute("SELECT count(*) FROM pool.near_bands GROUP BY question_id")
+    assert [count for (count,) in bands] == [8, 8]
+
+
+async def test_submissions_that_wait_for_each_other_leave_connections_to_others(pool: PoolClient):
+    database = Database(pool.database_url)
+    async with database.transaction() as session:
+        await campaigns.lock_ingest(session, UUID(pool.campaign))
+        many = [asyncio.create_task(pool.submit(questions(3, 3 * at))) for at in range(40)]
+        await waiting(pool, *many)
+        for _ in range(40):
+            await pool.pools()
+    reports = await asyncio.gather(*many)
+    await database.close()
+    assert sum(report["accepted"] for report in reports) == 120
+
+
+async def test_an_eval_question_that_comes_during_a_lease_lists_its_run(pool: PoolClient):
+    await pool.submit([{"question": FARMER, "answer": "9"}])
+    order = await pool.order("rollout", watermark_groups=1)
+    await pool.answer_all()
+    run, order_id, batch_id = uuid4(), UUID(order["id"]), uuid4()
+    lease = BatchLeaseRequest(
+        order_id=order_id, run_id=run, step=0, fence=1, groups=1, policy_version=1, max_staleness=0
+    )
+    database = Database(pool.database_url)
+    async with database.transaction() as session:
+        await batches.lock_order(session, order_id)
+        taken = await batches.oldest_waiting(session, order_id, 1, 1)
+        await batches.lease(session, batch_id, lease, taken)
+        submission = asyncio.create_task(pool.submit([{"question": NEARLY, "answer": "9", "split": "eval"}]))
+        await waiting(pool, submission)
+    await database.close()
+    assert [quarantine["runs"] for quarantine in (await submission)["quarantines"]] == [[str(run)]]
+
+
+async def test_waiting_groups_of_an_exposed_question_are_dropped_at_once(pool: PoolClient):
+    await pool.submit([{"question": FARMER, "answer": "9"}])
+    order = await pool.order("rollout", watermark_groups=1)
+    await pool.answer_all()
+    await pool.submit([{"question": NEARLY, "answer": "9", "split": "eval"}])
+    [group] = await pool.execute("SELECT consumption, drop_reason FROM pool.groups")
+    assert tuple(group) == ("dropped", batches.UNUSABLE)
+    [(counted,)] = await pool.execute(
+        "SELECT sum(value) FROM pool.counters WHERE scope = :scope AND name = 'dropped:question-unusable'",
+        scope=order["id"],
+    )
+    assert counted == 1

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.integration.pool.client import PoolClient
+from tests.integration.pool.client import PoolClient, group
 from tests.integration.pool.test_batches import acknowledge, lease, standing
 
 pytestmark = pytest.mark.integration
@@ -224,3 +224,14 @@ async def test_a_leased_group_is_judged_again_under_the_trainer(pool: PoolClient
         for response in group["responses"]
     }
     assert outcomes == {"incorrect"}
+
+
+async def test_an_assignment_that_judges_a_group_takes_no_new_one(pool: PoolClient):
+    await pool.submit(1)
+    probe = await pool.order()
+    await pool.answer_all("incorrect")
+    await reverify(pool, probe)
+    [assignment] = await pool.claim()
+    [receipt] = await pool.hand_in(group(assignment))
+    assert (receipt["status"], "hand in its verdicts" in receipt["message"]) == ("refused", True)
+    assert await hand_in(pool, verdicts(assignment, ["correct"] * 4)) == ["stored"]
