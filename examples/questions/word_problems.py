@@ -57,7 +57,9 @@ def main(
 ) -> None:
     """Write word problems of reasoning-gym's gsm_symbolic as NDJSON."""
     try:
-        lines = [json.dumps(question, ensure_ascii=False) for question in questions(count, eval_count, max_solution, seed)]
+        lines = [
+            json.dumps(question, ensure_ascii=False) for question in questions(count, eval_count, max_solution, seed)
+        ]
     except ValueError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
