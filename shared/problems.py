@@ -114,6 +114,11 @@ def _disk_full(whose: str) -> JSONResponse:
     return problem_response(Problem(code="disk_full", message=message), 503)
 
 
+def _internal(whose: str) -> JSONResponse:
+    message = f"{whose} failed on this request; its log has the details."
+    return problem_response(Problem(code="internal", message=message), 500)
+
+
 def answer_errors(app: FastAPI, title: str) -> None:
     """Every failure of a request is answered in the one form."""
     _answer_refusals(app)
@@ -136,8 +141,11 @@ def answer_errors(app: FastAPI, title: str) -> None:
             message = "A value of this request holds what cannot be stored: a NUL character, a lone surrogate or a number out of range."
             return problem_response(Problem(code="unusable_value", message=message), 422)
         log.error("database error", exc_info=error)
-        message = f"{title} failed on this request; its log has the details."
-        return problem_response(Problem(code="internal", message=message), 500)
+        return _internal(title)
+
+    @app.exception_handler(Exception)
+    async def on_fault(_: Request, __: Exception) -> Response:
+        return _internal(title)  # what it was, the server logs behind this answer
 
     @app.exception_handler(OSError)
     async def on_connection(_: Request, error: OSError) -> Response:

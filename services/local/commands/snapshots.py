@@ -45,6 +45,8 @@ def export(
 
 def write_export(api: Gateway, snapshot: Snapshot, file_format: ExportFormat, out: Path) -> str:
     """Write the file beside its name and then give it its name, so that half a file never has it; returns its sha256."""
+    if out.is_dir():
+        raise LocalError(f"{out} is a directory; name the file in it: --out {out / snapshot.key}.{file_format}")
     draft = out.with_name(f"{out.name}.part")
     digest = hashlib.sha256()
     try:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from services.pool.service.orders import Orders
 from services.pool.service.reverification import Reverifications
+from shared.contracts.listing import MAX_CURSOR_CHARACTERS
 from shared.contracts.orders import GroupBatchResult, Order
 from shared.contracts.reverification import (
     Flips,
@@ -32,7 +33,7 @@ def create_router(reverifications: Reverifications, orders: Orders) -> APIRouter
     async def list_order_flips(
         order_id: UUID,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        after: Annotated[int, Query(ge=0, le=2**31)] = 0,
+        after: Annotated[str | None, Query(min_length=1, max_length=MAX_CURSOR_CHARACTERS)] = None,
     ) -> Flips:
         """The outcomes that a re-verification changed: counted by kind, and one by one."""
         return await reverifications.flips(order_id, after, limit)

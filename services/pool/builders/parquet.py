@@ -87,6 +87,18 @@ def require_hash(uri: str, whose: str, content_hash: str) -> None:
         raise damaged(uri, whose)
 
 
+def require_columns(uri: str, whose: str, schema: pa.Schema) -> None:
+    """The rows are what is written now. Raises: HeadwaterError `artifact_missing`, `other_columns`."""
+    with opened(uri, whose) as file, pq.ParquetFile(file) as parquet:
+        names = parquet.schema_arrow.names
+    if names != schema.names:
+        message = (
+            f"Snapshot {whose!r} has the columns {', '.join(names)}, as an earlier version wrote them, and not "
+            f"{', '.join(schema.names)}: it cannot be mixed in; build it again under another key."
+        )
+        raise HeadwaterError("other_columns", message, 409)
+
+
 def hashing() -> "hashlib._Hash":
     """What content hashes are made with."""
     return hashlib.sha256()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, String, Uuid, bindparam, cast, func, literal, select, update
+from sqlalchemy import Row, String, Uuid, bindparam, cast, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -203,14 +203,16 @@ async def flip_counts(session: AsyncSession, order_id: UUID) -> Sequence[Row[*tu
     return (await session.execute(statement)).all()
 
 
-async def flips(session: AsyncSession, order_id: UUID, after: int, limit: int) -> Sequence[Row[*tuple[Any, ...]]]:
-    """The verdicts of a re-verification that say another outcome, behind the first `after` of them, in a fixed order."""
+async def flips(
+    session: AsyncSession, order_id: UUID, after: tuple[UUID, int] | None, limit: int
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """The verdicts of a re-verification that say another outcome, by (group, position) behind `after`."""
     statement = (
         select(VerdictRow, GroupRow.question_id)
         .join(GroupRow, GroupRow.id == VerdictRow.group_id)
         .where(VerdictRow.order_id == order_id, VerdictRow.before_outcome != VerdictRow.outcome)
-        .order_by(VerdictRow.group_id, VerdictRow.position)
-        .offset(after)
-        .limit(limit)
     )
+    if after is not None:
+        statement = statement.where(tuple_(VerdictRow.group_id, VerdictRow.position) > after)
+    statement = statement.order_by(VerdictRow.group_id, VerdictRow.position).limit(limit)
     return (await session.execute(statement)).all()

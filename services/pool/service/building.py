@@ -122,7 +122,7 @@ class SnapshotBuilding:
         builder = builder_of(request)
         with Spool(builder) as spool:
             await self._gather(request, spool)
-            replay = await self._replay(request)
+            replay = await self._replay(request, builder.schema)
             draft = f"draft-{snapshot_id}-{token}"
             choice = await asyncio.to_thread(builder.choose, spool.kinds, spool.lots, _usable(replay))
             rows = chain(spool.chosen(choice.own), _replayed(replay, choice.replayed))
@@ -150,7 +150,7 @@ class SnapshotBuilding:
             async for page in pages:
                 await asyncio.to_thread(spool.add, page)
 
-    async def _replay(self, request: SnapshotIn) -> _Replay | None:
+    async def _replay(self, request: SnapshotIn, schema: pa.Schema) -> _Replay | None:
         """The rows that may be mixed in: not those of questions that left since. Raises: HeadwaterError, OSError."""
         if request.replay_snapshot_id is None:
             return None
@@ -162,6 +162,7 @@ class SnapshotBuilding:
             name = request.replay_snapshot_id if source is None else repr(source.key)
             raise HeadwaterError("replay_not_ready", f"Snapshot {name} is to be mixed in and {what}.")
         await asyncio.to_thread(parquet.require_hash, source.uri, source.key, source.content_hash)
+        await asyncio.to_thread(parquet.require_columns, source.uri, source.key, schema)
         usable = await asyncio.to_thread(_usable_rows, source.uri, source.key, left_out)
         return _Replay(source.uri, source.key, usable)
 

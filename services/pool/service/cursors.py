@@ -39,7 +39,14 @@ class TimePlace(NamedTuple):
     id: UUID
 
 
-K = TypeVar("K", Place, RatePlace, TimePlace)
+class VerdictPlace(NamedTuple):
+    """A verdict's place among those of an order."""
+
+    group_id: UUID
+    position: Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+K = TypeVar("K", Place, RatePlace, TimePlace, VerdictPlace)
 
 
 def filter_hash(listing: Listing, scope: object = None) -> str:

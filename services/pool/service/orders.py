@@ -149,7 +149,11 @@ class Orders:
 
 def _content(request: OrderIn) -> str:
     """What the order asks for; a field at its default says nothing, so that it is the same to a writer who does not know it."""
-    unsaid = {name for name in ("weights", "priority") if getattr(request, name) == OrderIn.model_fields[name].default}
+    unsaid: dict[str, Any] = {
+        name: True for name in ("weights", "priority") if getattr(request, name) == OrderIn.model_fields[name].default
+    }
+    if request.selection.reprobe is None:
+        unsaid["selection"] = {"reprobe"}
     return hashlib.sha256(request.model_dump_json(exclude=unsaid).encode()).hexdigest()
 
 

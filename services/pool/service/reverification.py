@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool import identity
 from services.pool.hints import Hints
-from services.pool.models import AssignmentRow, GroupRow, OrderRow, QuestionRow
+from services.pool.models import AssignmentRow, GroupRow, OrderRow, QuestionRow, VerdictRow
 from services.pool.repository import assignments, counters, orders, questions, reverification
+from services.pool.service import cursors
+from services.pool.service.cursors import VerdictPlace
 from services.pool.service.orders import complete_finished
 from services.pool.service.verdicts import Item, Judged, write
 from shared.contracts.orders import GroupBatchResult, GroupReceipt, GroupStatus, OrderPurpose
@@ -106,8 +108,13 @@ class Reverifications:
             await complete_finished(self._database, self._hints, sorted(finished))
         return GroupBatchResult(receipts=tuple(receipts[index] for index in sorted(receipts)))
 
-    async def flips(self, order_id: UUID, after: int, limit: int) -> Flips:
-        """What a re-verification says otherwise, so far. Raises: NotFoundError, HeadwaterError `not_a_reverification`."""
+    async def flips(self, order_id: UUID, after: str | None, limit: int) -> Flips:
+        """What a re-verification says otherwise, so far.
+
+        Raises: NotFoundError, HeadwaterError `not_a_reverification`, or of a cursor.
+        """
+        owner = order_id.hex
+        place = cursors.decode(after, owner, VerdictPlace)
         async with self._database.transaction() as session:
             order = await orders.get(session, order_id)
             if order is None:
@@ -116,7 +123,7 @@ class Reverifications:
                 sentence = f"Order {order.key!r} is for {order.purpose}; only a re-verification has flips."
                 raise HeadwaterError("not_a_reverification", sentence, 422)
             counts = await reverification.flip_counts(session, order_id)
-            rows = await reverification.flips(session, order_id, after, limit)
+            rows = await reverification.flips(session, order_id, place, limit)
         return Flips(
             order_id=order_id,
             counts=tuple(
@@ -140,7 +147,7 @@ class Reverifications:
                 )
                 for verdict, question_id in rows
             ),
-            next=str(after + limit) if len(rows) == limit else None,
+            next=cursors.encode(owner, _place(rows[-1][0])) if len(rows) == limit else None,
         )
 
 
@@ -176,6 +183,10 @@ async def _found(session: AsyncSession, ids: Sequence[UUID]) -> _Found:
     locked = await questions.lock(session, sorted({row.question_id for row, _, _ in found.values()}))
     groups = await reverification.lock_groups(session, sorted(set(links.values())))
     return _Found(found, links, locked, groups, await reverification.judged(session, list(groups)))
+
+
+def _place(verdict: VerdictRow) -> VerdictPlace:
+    return VerdictPlace(verdict.group_id, verdict.position)
 
 
 def _receipt(new: NewVerdicts, status: GroupStatus, group_id: UUID) -> GroupReceipt:

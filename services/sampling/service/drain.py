@@ -17,6 +17,7 @@ from services.sampling.client import GenerationClient, PoolClient, TransientErro
 from services.sampling.service import groups, reverify
 from services.sampling.service.batching import next_batch
 from services.sampling.service.groups import Sampled
+from services.sampling.service.leases import Leases
 from services.sampling.service.patience import Patience, persist
 from services.sampling.service.window import Window
 from services.sampling.settings import SamplingSettings
@@ -27,8 +28,6 @@ from shared.contracts.orders import (
     GroupBatch,
     GroupIn,
     GroupReceipt,
-    LeaseExtension,
-    LeaseRef,
 )
 from shared.contracts.verdicts import VerdictBatch
 from shared.errors import HeadwaterError
@@ -75,13 +74,12 @@ class Drain:
         self._worker = worker
         self._stopping = stopping
         self._window = Window(settings.questions_in_flight)
-        self._in_flight: dict[str, Assignment] = {}
         self._sampled: asyncio.Queue[Sampled] = asyncio.Queue()
         self._verified: asyncio.Queue[GroupIn] = asyncio.Queue()
         self._verdict_slots = asyncio.Semaphore(VERDICT_BATCHES_AT_ONCE)
         self._waiting_out = 0
-        self._changed = asyncio.Event()
         self.report = DrainReport()
+        self._leases = Leases(pool, settings, self.report.failed)
 
     async def run(self) -> DrainReport:
         """Work until the pool gives nothing more, the worker stops, or a dependency stays away too long."""
@@ -89,7 +87,7 @@ class Drain:
             async with asyncio.TaskGroup() as tasks:
                 stages = [
                     tasks.create_task(stage)
-                    for stage in (self._keep_leases(), self._verify(tasks), self._hand_in(), self._watch_stop())
+                    for stage in (self._leases.keep(), self._verify(tasks), self._hand_in(), self._watch_stop())
                 ]
                 await self._claim_all(tasks)
                 for stage in stages:
@@ -98,20 +96,21 @@ class Drain:
             self.report.ended = STOPPED
         except* TransientError as failures:
             self.report.ended = "; ".join(sorted({str(failure) for failure in failures.exceptions}))
-            log.warning("the drain ends: %s; its %d leases are let go", self.report.ended, len(self._in_flight))
-        await self._release()
+            log.warning("the drain ends: %s; its %d leases are let go", self.report.ended, len(self._leases))
+        self.report.abandoned = len(self._leases)
+        await self._leases.release(f"{self.report.ended} ({self._worker})")
         return self.report
 
     async def _claim_all(self, tasks: asyncio.TaskGroup) -> None:
         """Keep the window full. Ends when nothing is in flight and the pool stays empty for `quiet_polls`."""
         quiet_polls = 0
         while True:
-            free = self._window.size - len(self._in_flight)
-            if self._stopping() or self._waiting_out or (self._in_flight and free < self._window.size / 4):
-                await self._change()
+            free = self._window.size - len(self._leases)
+            if self._stopping() or self._waiting_out or (self._leases and free < self._window.size / 4):
+                await self._leases.change()
                 continue
             claim = await self._claim(free)
-            fresh = self._take_off(claim.assignments)
+            fresh = self._leases.take_off(claim.assignments)
             to_sample, to_judge = reverify.split(fresh)
             for chunk in groups.chunks(to_sample):
                 tasks.create_task(self._sample(chunk))
@@ -120,33 +119,15 @@ class Drain:
             if fresh:
                 quiet_polls = 0
                 continue
-            if not self._in_flight:
+            if not self._leases:
                 if not claim.open_orders or quiet_polls >= self._settings.quiet_polls:
                     return
                 quiet_polls += 1
-            await self._change()
-
-    async def _change(self) -> None:
-        """Wait until something left the flight, at most one poll interval."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(self._settings.poll_interval_s):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+            await self._leases.change()
 
     async def _claim(self, limit: int) -> ClaimResult:
         request = ClaimRequest(worker=self._worker, limit=limit, lease_s=self._settings.lease_s)
         return await persist(lambda: self._pool.claim(request), self._patience())
-
-    def _take_off(self, claimed: Iterable[Assignment]) -> list[Assignment]:
-        """Put what was claimed in flight; returns what was not in flight already, under a lease that we lost."""
-        fresh = []
-        for assignment in claimed:
-            if str(assignment.id) not in self._in_flight:
-                fresh.append(assignment)
-            self._in_flight[str(assignment.id)] = assignment
-        return fresh
 
     async def _sample(self, chunk: Sequence[Assignment]) -> None:
         """Ask for the chunk's samples, and again for those that a broken stream left out."""
@@ -159,7 +140,9 @@ class Drain:
                 await self._wait_out(failure, patience)
             except HeadwaterError as refusal:
                 blameless = groups.is_the_policys(refusal.code)
-                await self._fail(missing.values(), refusal.code, refusal.message, counts_as_attempt=not blameless)
+                await self._leases.fail(
+                    missing.values(), refusal.code, refusal.message, counts_as_attempt=not blameless
+                )
                 return
 
     async def _sample_once(self, missing: dict[str, Assignment], patience: Patience) -> None:
@@ -187,7 +170,9 @@ class Drain:
         if flaw is None:
             self._sampled.put_nowait(sampled)
         else:
-            await self._fail([sampled.assignment], flaw.reason, flaw.message, counts_as_attempt=flaw.is_the_questions)
+            await self._leases.fail(
+                [sampled.assignment], flaw.reason, flaw.message, counts_as_attempt=flaw.is_the_questions
+            )
 
     async def _verify(self, tasks: asyncio.TaskGroup) -> None:
         """Batches of sampled groups to verification, a few at once, so that a slow answer holds up only its own batch."""
@@ -217,7 +202,7 @@ class Drain:
         try:
             result = await persist(lambda: self._verification.verdicts(items), self._patience())
         except HeadwaterError as refusal:
-            await self._fail([sampled.assignment for sampled in batch], refusal.code, refusal.message)
+            await self._leases.fail([sampled.assignment for sampled in batch], refusal.code, refusal.message)
             return []
         verdicts = {item.id: item.verdict for item in result.items}
         unsettled = []
@@ -243,8 +228,8 @@ class Drain:
             if len(batch) > 1:
                 for finished in batch:
                     await self._hand_in_batch([finished])
-            elif (assignment := self._in_flight.get(str(batch[0].assignment_id))) is not None:
-                await self._fail([assignment], refusal.code, refusal.message)
+            elif (assignment := self._leases.get(str(batch[0].assignment_id))) is not None:
+                await self._leases.fail([assignment], refusal.code, refusal.message)
             return
         self._take_receipts(result.receipts)
 
@@ -253,7 +238,7 @@ class Drain:
         try:
             receipts = await reverify.judge_again(self._pool, self._verification, held, self._patience)
         except HeadwaterError as refusal:
-            await self._fail(held, refusal.code, refusal.message)
+            await self._leases.fail(held, refusal.code, refusal.message)
         else:
             self._take_receipts(receipts)
 
@@ -262,58 +247,16 @@ class Drain:
             self.report.groups[receipt.status] += 1
             if receipt.message:
                 log.info("group of assignment %s is %s: %s", receipt.assignment_id, receipt.status, receipt.message)
-            self._land(str(receipt.assignment_id))
-
-    async def _fail(
-        self, assignments: Iterable[Assignment], reason: str, message: str, *, counts_as_attempt: bool = True
-    ) -> None:
-        """Give leases back with their reason; a lease that is no longer ours needs none."""
-        for assignment in assignments:
-            failure = groups.failure(assignment, reason, message, counts_as_attempt=counts_as_attempt)
-            try:
-                await persist(lambda failure=failure: self._pool.fail(failure), self._patience())  # type: ignore[misc]
-            except HeadwaterError as refusal:
-                log.info("assignment %s could not be given back (%s): %s", assignment.id, reason, refusal.message)
-            self.report.failed[reason] += 1
-            self._land(str(assignment.id))
-
-    def _land(self, assignment_id: str) -> None:
-        self._in_flight.pop(assignment_id, None)
-        self._changed.set()
-
-    async def _keep_leases(self) -> None:
-        """Extend the leases of everything in flight three times a lease. A pool that is away for one beat does no harm."""
-        while True:
-            await asyncio.sleep(self._settings.lease_s / 3)
-            leases = tuple(LeaseRef(assignment_id=a.id, lease_token=a.lease_token) for a in self._in_flight.values())
-            if not leases:
-                continue
-            try:
-                held = await self._pool.heartbeat(LeaseExtension(leases=leases, lease_s=self._settings.lease_s))
-            except TransientError as failure:
-                log.warning("leases were not extended: %s", failure)
-            else:
-                if len(held.held) < len(leases):
-                    log.warning("%d leases were lost; their groups may come late", len(leases) - len(held.held))
+            self._leases.land(str(receipt.assignment_id))
 
     async def _watch_stop(self) -> None:
         """When the worker is asked to end: what is nearly done gets `stop_grace_s`, then the drain ends."""
         while not self._stopping():
             await asyncio.sleep(STOP_POLL_S)
         until = time.monotonic() + self._settings.stop_grace_s
-        while self._in_flight and time.monotonic() < until:
-            await self._change()
+        while self._leases and time.monotonic() < until:
+            await self._leases.change()
         raise StoppedError
-
-    async def _release(self) -> None:
-        """Give back what was in flight when the drain ended early, at no cost to the questions; otherwise leases run out."""
-        self.report.abandoned = len(self._in_flight)
-        try:
-            for assignment in self._in_flight.values():
-                reason = f"{self.report.ended} ({self._worker})"
-                await self._pool.fail(groups.failure(assignment, "worker-ended", reason, counts_as_attempt=False))
-        except (TransientError, HeadwaterError) as failure:
-            log.warning("leases were not given back, they run out by themselves: %s", failure)
 
     def _patience(self) -> Patience:
         return Patience(self._settings.patience_s)

@@ -1,12 +1,14 @@
 """Orders, claims, leases and groups: one holder, one group, every fact once."""
 
 import asyncio
+import hashlib
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from services.pool.service.assignments import MAX_BLAMELESS_FAILURES
+from shared.contracts.orders import OrderIn
 from tests.integration.pool.client import PoolClient, group
 
 pytestmark = pytest.mark.integration
@@ -83,6 +85,15 @@ async def test_an_order_is_written_once_under_its_key(pool: PoolClient):
     assert again == order
     assert order["total"] == 5
     await pool.order(status=409, selection={"fraction": 0.5, "seed": 3})
+
+
+async def test_an_order_is_the_same_to_a_writer_who_does_not_know_every_field(pool: PoolClient):
+    order = await pool.order()
+    known = OrderIn.model_validate({name: order[name] for name in OrderIn.model_fields})
+    earlier = known.model_dump_json(exclude={"weights": True, "priority": True, "selection": {"reprobe"}})
+    hashed = hashlib.sha256(earlier.encode()).hexdigest()
+    await pool.execute("UPDATE pool.orders SET request_hash = :hash", hash=hashed)
+    assert await pool.order(status=200) == order
 
 
 async def test_an_expired_lease_is_claimed_again_and_its_late_group_is_taken_once(pool: PoolClient):

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.pool import identity
 from tests.integration.pool.client import PoolClient, group
 from tests.integration.pool.test_batches import acknowledge, lease, standing
 
@@ -113,8 +114,11 @@ async def test_flips_move_questions_between_pools_and_keep_the_old_verdicts(pool
     }
     assert {(one["kind"]) for one in report["counts"]} == {"math"}
     assert len(report["items"]) == 7
-    pages = [await flips(pool, order, limit=4), await flips(pool, order, limit=4, after=4)]
-    assert [one for page in pages for one in page["items"]] == report["items"]
+    page = await flips(pool, order, limit=4)
+    rest = await flips(pool, order, limit=4, after=page["next"])
+    assert (page["items"] + rest["items"], rest["next"]) == (report["items"], None)
+    refused = await pool.ask("GET", f"/v1/orders/{probe['id']}/flips", 422, params={"after": page["next"]})
+    assert refused["error"]["code"] == "other_cursor"
     assert (report["items"][0]["from_verifier"], report["items"][0]["to_verifier"]) == ("test@1", NEW)
 
     lineage = await pool.ask("GET", f"/v1/lineage/questions/{unmoved}")
@@ -158,6 +162,21 @@ async def test_only_what_older_verifiers_judged_is_judged_again(pool: PoolClient
     refused = await pool.ask("GET", f"/v1/orders/{probe['id']}/flips", 422)
     assert refused["error"]["code"] == "not_a_reverification"
     await reverify(pool, {"id": str(uuid4())}, 404)
+
+
+async def test_pages_of_flips_repeat_nothing_while_more_are_judged(pool: PoolClient):
+    await pool.submit(3)
+    probe = await pool.order(k=2)
+    answered = await pool.answer_all("incorrect")
+    groups = {one["question"]["id"]: identity.group_id(UUID(one["id"])) for one in answered}
+    order = await reverify(pool, probe)
+    first, *others = sorted(await pool.claim(), key=lambda one: groups[one["question"]["id"]])
+    assert set(await hand_in(pool, *(verdicts(one, ["correct"] * 2) for one in others))) == {"stored"}
+    page = await flips(pool, order, limit=2)
+    assert await hand_in(pool, verdicts(first, ["correct"] * 2)) == ["stored"]
+    rest = await flips(pool, order, limit=2, after=page["next"])
+    keys = [(one["group_id"], one["position"]) for one in page["items"] + rest["items"]]
+    assert len(set(keys)) == len(keys) == 4
 
 
 async def test_two_re_verifications_of_a_group_in_one_hand_in_count_one_after_the_other(pool: PoolClient):

@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests.integration.pool.building import built, cut_short, members, request, rows_of
+from tests.integration.pool.building import built, cut_short, members, renamed, request, rows_of
 from tests.integration.pool.client import PoolClient
 
 pytestmark = pytest.mark.integration
@@ -200,6 +200,16 @@ async def test_drafts_of_a_dead_builder_are_removed_and_its_replay_is_checked(po
     cut_short(snapshot)
     failed = await built(pool, "sft-1", "s2r", order, replay_snapshot_id=snapshot["id"])
     assert (failed["status"], "is damaged" in failed["error"]) == ("failed", True)
+
+
+async def test_a_snapshot_of_an_earlier_version_is_not_mixed_in(pool: PoolClient):
+    order = await taught(pool)
+    snapshot = await built(pool, "sft-0", "distill", order)
+    columns = ["question_id", "question", "text", "segments", "rounds"]
+    await pool.execute("UPDATE pool.snapshots SET content_hash = :hash", hash=renamed(snapshot, columns))
+    build = {"replay_fraction": 0.5}
+    failed = await built(pool, "sft-1", "s2r", order, replay_snapshot_id=snapshot["id"], build=build)
+    assert (failed["status"], "build it again under another key" in failed["error"]) == ("failed", True)
 
 
 async def test_a_store_that_cannot_be_written_to_is_tried_again(pool: PoolClient, tmp_path: Path):

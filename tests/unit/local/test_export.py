@@ -48,6 +48,12 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path: Path, file_format: Expo
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_directory_is_no_file(out: str):
+    with gateway(lambda _: httpx.Response(200, content=CONTENT)) as api, pytest.raises(LocalError, match="directory"):
+        write_export(api, snapshot(1), ExportFormat.JSONL, Path(out))
+
+
 def test_an_answer_that_ends_too_early_leaves_the_file_as_it_was(tmp_path: Path):
     def pieces() -> Iterator[bytes]:
         yield CONTENT

@@ -71,9 +71,12 @@ async def ask(method: str, error: Exception | None = None, **request: object) ->
         (database_error(DeadlockDetectedError), 503, "database_unavailable"),
         (PoolTimeoutError("pool"), 503, "database_unavailable"),
         (database_error(UniqueViolationError), 500, "internal"),
+        (KeyError("a fault of ours"), 500, "internal"),
     ],
 )
-async def test_a_database_that_cannot_now_is_unavailable(error: Exception, status: int, code: str) -> None:
+async def test_what_fails_has_the_one_body_and_a_database_that_cannot_now_is_unavailable(
+    error: Exception, status: int, code: str
+) -> None:
     answer = await ask("GET", error)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
