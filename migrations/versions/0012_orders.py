@@ -38,12 +38,12 @@ def upgrade() -> None:
             CONSTRAINT fk_rollout_queue_question_id FOREIGN KEY (question_id) REFERENCES pool.questions (id)
         )
     """)
-    # So far every order took the least often taken questions first: its n-th turn with a question was turn n - 1.
-    op.execute("UPDATE pool.rollout_counts SET turn = times - 1 WHERE turn = 0 AND times > 1")
-    op.execute(
-        "UPDATE pool.orders SET turns = (SELECT coalesce(max(times), 0) FROM pool.rollout_counts WHERE order_id = id)"
-    )
     with op.get_context().autocommit_block():
+        # So far every order took the least often taken questions first: its n-th turn with a question was turn n - 1.
+        op.execute("UPDATE pool.rollout_counts SET turn = times - 1 WHERE turn = 0 AND times > 1")
+        op.execute(
+            "UPDATE pool.orders SET turns = (SELECT coalesce(max(times), 0) FROM pool.rollout_counts WHERE order_id = id)"
+        )
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS pool.ix_assignments_claimable")
         op.execute(f"""
             CREATE INDEX CONCURRENTLY ix_assignments_claimable ON pool.assignments (priority, available_at, sequence)

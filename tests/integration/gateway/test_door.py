@@ -90,7 +90,6 @@ INTERNAL = (
     ("POST", "/v1/orders/1/close"),
     ("PUT", "/v1/orders/1/policy"),
     ("POST", "/v1/groups"),
-    ("POST", "/v1/snapshots"),
     ("POST", "/v1/assignments/claim"),
     ("POST", "/v1/batches/lease"),
     ("POST", "/v1/samples"),
