@@ -17,6 +17,7 @@ from services.local import engine, postgres, valkey
 from services.local.directory import DataDirectory
 from services.local.engine import ROOT, EngineModel
 from services.local.ports import DEFAULT_PORTS
+from shared.settings import Settings
 
 MEGABYTE = 1 << 20
 # A trainer with the tiny model. A larger one takes its weights once more at least (a frozen base in 16 bit), all of it several times.
@@ -120,6 +121,7 @@ def environment(settings: StackSettings) -> dict[str, str]:
         "HEADWATER_ENGINE_MODEL_NAME": settings.model.name,
         "HEADWATER_ARTIFACTS_URL": str(settings.directory.artifacts),
         "HEADWATER_WEIGHTS_CACHE": str(settings.directory.weights_cache),
+        "HEADWATER_TOKEN_RETENTION_DAYS": f"{Settings().token_retention_days:g}",
         "HEADWATER_API_KEY_FILE": str(settings.directory.api_key),
         "HEADWATER_SERVICE_TOKEN": settings.service_token,
         "OMP_WAIT_POLICY": "passive",
