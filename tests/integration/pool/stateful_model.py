@@ -83,20 +83,24 @@ class Model:
     # Questions
 
     def leak(self, question: str) -> None:
+        self._drop_waiting(question)
         self.train[question] = False
         self.leaked.add(question)
 
     def retract(self, question: str) -> int:
         """How many waiting groups are dropped."""
+        dropped = 0 if question in self.retracted else self._drop_waiting(question)
+        self.train[question] = False
+        self.retracted.add(question)
+        return dropped
+
+    def _drop_waiting(self, question: str) -> int:
         waiting = [
             group for group in self.groups.values() if (group.question, group.consumption) == (question, "waiting")
         ]
-        first = question not in self.retracted
-        for group in waiting if first else ():
+        for group in waiting:
             group.consumption = "dropped"
-        self.train[question] = False
-        self.retracted.add(question)
-        return len(waiting) if first else 0
+        return len(waiting)
 
     # Assignments
 
@@ -112,13 +116,13 @@ class Model:
         return states.total() - states["withdrawn"], states["done"], states["dead"]
 
     def missing(self, order: str) -> int:
-        """How many assignments a claim makes for a standing order."""
+        """How many assignments a standing order is short of; a question can be taken more than once."""
         standing = self.orders[order]
         if standing.watermark is None or standing.state != "open":
             return 0
         unfinished = sum(assignment.unfinished for assignment in self.of_order(order))
         wanted = standing.watermark - len(self.waiting(order)) - unfinished
-        return max(0, min(wanted, len(self.usable())))
+        return max(0, wanted) if self.usable() else 0
 
     def hopeless(self) -> set[str]:
         """Available assignments that a claim gives up instead of leasing them."""
