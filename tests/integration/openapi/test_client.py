@@ -68,10 +68,12 @@ def test_a_campaign_its_questions_and_their_pages(apis: Apis, generated: Any):
     questions = [models.QuestionIn(question=text, answer=str(at + 1)) for at, text in enumerate(texts)]
     submit = generated("api.questions.submit_questions").sync
     report = submit(client=client, body=questions[0], campaign=campaign.id)
+    assert isinstance(report, models.IngestReport), report
     assert (report.accepted, report.refused) == (1, 0)
     lines = "\n".join(json.dumps(question.to_dict()) for question in questions)
     file = generated("types").File(payload=io.BytesIO(lines.encode()))
     report = submit(client=client, body=file, campaign=campaign.id)
+    assert isinstance(report, models.IngestReport), report
     assert (report.accepted, report.duplicate) == (6, 1)
 
     list_questions = generated("api.questions.list_questions").sync
