@@ -20,6 +20,7 @@ from services.pool.repository import assignments, campaigns, counters, groups, q
 from services.pool.repository.groups import Claimed, NewGroup, NewResponse, NewTokens
 from services.pool.repository.questions import Move
 from services.pool.router import Answered, PassRate, after_group, level_of
+from services.pool.service.faults import fault
 from services.pool.service.orders import complete_finished
 from services.pool.service.retention import Retention
 from shared.contracts.orders import GroupBatchResult, GroupReceipt, GroupStatus, OrderPurpose
@@ -119,30 +120,13 @@ def _judge(
     group_id = identity.group_id(assignment.id)
     if assignment.state == "done" or assignment.id in taken or assignment.id in accepted:
         return GroupReceipt(assignment_id=assignment.id, status=GroupStatus.DUPLICATE, group_id=group_id)
-    if (reason := _fault(group, assignment)) is not None:
+    if (reason := fault(group, assignment)) is not None:
         return _refuse(group, reason)
     late = assignment.is_over or assignment.state != "leased" or assignment.lease_token != group.lease_token
     outcomes = Counter(response.verdict.outcome for response in group.responses)
     accepted[assignment.id] = _Accepted(group, assignment, late, outcomes)
     status = GroupStatus.LATE if late else GroupStatus.STORED
     return GroupReceipt(assignment_id=assignment.id, status=status, group_id=group_id)
-
-
-def _fault(group: PackedGroupIn, assignment: Claimed) -> str | None:
-    """Why a group cannot be the assignment's."""
-    if assignment.purpose == OrderPurpose.REVERIFY:
-        return "the assignment judges a stored group again; hand in its verdicts"
-    if group.policy_id != assignment.policy_id:
-        return f"the assignment is for policy {assignment.policy_id}, not {group.policy_id}"
-    if len(group.responses) > assignment.k:
-        return f"the order asks for {assignment.k} responses, not {len(group.responses)}"
-    for position, response in enumerate(group.responses):
-        if not len(response.token_ids) == len(response.logprobs) == len(response.token_ends):
-            return f"response {position} has token_ids, logprobs and token_ends of different lengths"
-        ends = [segment.end for segment in response.verdict.segments]
-        if ends and max(ends) > len(response.text):
-            return f"response {position} has a segment behind the end of its text"
-    return None
 
 
 def _refuse(group: PackedGroupIn, why: str) -> GroupReceipt:

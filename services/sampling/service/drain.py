@@ -1,7 +1,7 @@
 """One drain: claim assignments, sample, verify, hand groups in, until the pool gives nothing more.
 
 claim → (queue) → one stream of samples a chunk → sampled → batches of verdicts → verified → batches of groups → pool.
-Invariants: an assignment is in flight from its claim until its group has a receipt or its lease was given back, and its
+Invariants: an assignment is in flight from its claim until its group is taken by the pool or its lease was given back, and its
 lease is extended all that time; whatever ends a drain (SIGTERM, kill -9, a dependency that stays away) loses nothing, since
 what was in flight is leased again when the lease ends.
 """
@@ -28,6 +28,7 @@ from shared.contracts.orders import (
     GroupBatch,
     GroupIn,
     GroupReceipt,
+    GroupStatus,
 )
 from shared.contracts.verdicts import VerdictBatch
 from shared.errors import HeadwaterError
@@ -39,6 +40,7 @@ VERDICT_LINGER_S = 0.03
 GROUP_BATCH_BYTES = 4 << 20
 STOP_POLL_S = 0.2
 STOPPED = "stopped"
+GROUP_REFUSED = "group-refused"
 
 
 class StoppedError(Exception):
@@ -231,7 +233,7 @@ class Drain:
             elif (assignment := self._leases.get(str(batch[0].assignment_id))) is not None:
                 await self._leases.fail([assignment], refusal.code, refusal.message)
             return
-        self._take_receipts(result.receipts)
+        await self._take_receipts(result.receipts)
 
     async def _reverify(self, held: Sequence[Assignment]) -> None:
         """Judge stored responses again."""
@@ -240,13 +242,17 @@ class Drain:
         except HeadwaterError as refusal:
             await self._leases.fail(held, refusal.code, refusal.message)
         else:
-            self._take_receipts(receipts)
+            await self._take_receipts(receipts)
 
-    def _take_receipts(self, receipts: Iterable[GroupReceipt]) -> None:
+    async def _take_receipts(self, receipts: Iterable[GroupReceipt]) -> None:
+        """A group that the pool refused is not worth waiting for the end of its lease: it is sampled again."""
         for receipt in receipts:
             self.report.groups[receipt.status] += 1
             if receipt.message:
                 log.info("group of assignment %s is %s: %s", receipt.assignment_id, receipt.status, receipt.message)
+            assignment = self._leases.get(str(receipt.assignment_id))
+            if receipt.status is GroupStatus.REFUSED and assignment is not None:
+                await self._leases.fail([assignment], GROUP_REFUSED, receipt.message)
             self._leases.land(str(receipt.assignment_id))
 
     async def _watch_stop(self) -> None:

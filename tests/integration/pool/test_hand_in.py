@@ -10,6 +10,7 @@ import pytest
 
 from shared import arrow
 from shared.arrow import hand_in
+from shared.contracts.base import pack_float32
 from shared.contracts.orders import GroupIn
 from shared.packed import PackedGroupIn, pack_group_in
 from tests.integration.pool.client import PoolClient, group
@@ -107,6 +108,28 @@ async def test_what_is_broken_is_refused_and_nothing_of_it_is_stored(pool: PoolC
     assert await pool.execute("SELECT 1 FROM pool.groups UNION ALL SELECT 1 FROM pool.responses") == []
     receipts = (await post(pool, whole))["receipts"]
     assert [receipt["status"] for receipt in receipts] == ["stored", "stored"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+async def test_log_probabilities_that_are_no_numbers_are_refused_by_response_and_token(pool: PoolClient, value: float):
+    await pool.submit(3)
+    await pool.order()
+    good, *bad = await pool.claim()
+    broken = [group(assignment) for assignment in bad]
+    for one in broken:
+        response = one["responses"][1]
+        response["logprobs"] = pack_float32([-0.5] * 3 + [value] * (len(response["text"]) - 3))
+    as_json = {"groups": [broken[0], group(good)]}
+    as_arrow = stream([pack_group_in(GroupIn.model_validate(broken[1]))])
+    receipts = (await post(pool, json.dumps(as_json), kind="application/json"))["receipts"]
+    receipts += (await post(pool, as_arrow))["receipts"]
+    assert [receipt["status"] for receipt in receipts] == ["refused", "stored", "refused"]
+    for assignment, receipt in zip(bad, receipts[::2], strict=True):
+        why = f"response 1 has the log-probability {value} of token 3, which is no finite number"
+        assert receipt["message"] == f"The group of assignment {assignment['id']} is refused: {why}."
+    assert await stored(pool) == 1
+    again = await pool.hand_in(*map(group, bad))
+    assert [receipt["status"] for receipt in again] == ["stored", "stored"]
 
 
 async def test_the_last_of_several_probes_in_one_hand_in_decides(pool: PoolClient):

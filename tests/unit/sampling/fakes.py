@@ -53,6 +53,7 @@ class FakePool:
         self.claims: list[int] = []
         self.heartbeats = 0
         self.refuse_batches_over: int | None = None
+        self.refused: set[str] = set()
         self.down = 0
         self.total = questions
 
@@ -142,6 +143,9 @@ class FakePool:
         return assignment_id in self.leases and self.leases[assignment_id][0] == token
 
     def _store(self, group: PackedGroupIn) -> GroupReceipt:
+        if group.responses[0].text in self.refused:
+            refusal = GroupStatus.REFUSED
+            return GroupReceipt(assignment_id=group.assignment_id, status=refusal, message="It is refused.")
         status = GroupStatus.STORED if self._holds(group.assignment_id, group.lease_token) else GroupStatus.LATE
         if group.assignment_id in self.groups:
             status = GroupStatus.DUPLICATE

@@ -124,6 +124,20 @@ async def test_a_refused_request_is_given_back_by_name(code: str, is_the_questio
     assert [failure.counts_as_attempt for failure in world.pool.failures] == [is_the_questions] * 2
 
 
+async def test_a_group_that_the_pool_refuses_is_given_back_with_its_words():
+    world = World(3)
+    sample = Sample(text="refused", finish_reason=FinishReason.STOP)
+    world.generation.line = lambda request, id_, text: (
+        PromptSamples(id=id_, samples=(sample,) * 4) if text == "1" else None
+    )
+    world.pool.refused = {"refused"}
+    report = await world.run()
+    assert (report.groups, report.failed) == ({"stored": 2, "refused": 1}, {"group-refused": 1})
+    [failure] = world.pool.failures
+    assert (failure.message, failure.counts_as_attempt) == ("It is refused.", True)
+    assert not world.pool.leases
+
+
 async def test_short_outages_of_pool_and_verification_lose_nothing():
     world = World(20)
     world.pool.down = 2
