@@ -6,6 +6,7 @@ Whatever was sent, the answer can be written and stays small. What passes by its
 import errno
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -31,9 +32,9 @@ _MAX_MESSAGE_CHARACTERS = 500
 log = logging.getLogger(__name__)
 
 
-def problem_response(problem: Problem, status: int) -> JSONResponse:
+def problem_response(problem: Problem, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The one error body."""
-    return JSONResponse(ProblemBody(error=problem).model_dump(mode="json"), status_code=status)
+    return JSONResponse(ProblemBody(error=problem).model_dump(mode="json"), status_code=status, headers=headers)
 
 
 def _detail(error: dict[str, Any]) -> ProblemDetail:

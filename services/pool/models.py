@@ -506,3 +506,14 @@ class IdempotencyKeyRow(Base):
     content_type: Mapped[str]
     body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class IdempotencyClaimRow(Base):
+    """The one request that is carried out under an `Idempotency-Key`, or was: `until` may be past."""
+
+    __tablename__ = "idempotency_claims"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 (SQLAlchemy reads it from the class)
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[UUID]
+    until: Mapped[datetime]

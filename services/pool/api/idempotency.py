@@ -1,8 +1,10 @@
 """`Idempotency-Key` on every write: said again, a request gets its first answer; another request under the same key is a conflict.
 
-Only answers of success are kept, for a day, after the write and before they are sent. A crash in between, or the same request twice at
-once, carries it out again, which changes nothing: every write of the pool is keyed by its content. Limits: an answer of more than
-`MAX_ANSWER_BYTES` is not kept, so that its request is carried out again, too. Bodies are hashed as they stream and never held.
+Requests under one key are carried out one at a time (`services.pool.service.idempotency`): who comes meanwhile waits, unread, and gets
+the first one's answer, the conflict, or its turn when the first one failed. Only answers of success are kept, for a day, after the write
+and before they are sent. A crash in between carries the request out again, which changes nothing: every write of the pool is keyed by
+its content. Limits: an answer of more than `MAX_ANSWER_BYTES` is not kept, so that its request is carried out again, too. Bodies are
+hashed as they stream and never held.
 """
 
 import hashlib
@@ -11,23 +13,22 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi.responses import Response
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.pool.models import IdempotencyKeyRow
-from services.pool.repository import idempotency
+from services.pool.service import idempotency
 from shared.contracts.problems import Problem
 from shared.db import Database
+from shared.errors import ConflictError
 from shared.problems import problem_response
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 MAX_KEY_CHARACTERS = 255
 MAX_ANSWER_BYTES = 8 << 20
+RETRY_AFTER_S = 5
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
-_AWAY = (DBAPIError, PoolTimeoutError, OSError)
 log = logging.getLogger(__name__)
 
 
@@ -112,7 +113,7 @@ class IdempotencyKeys:
         request = _Request(scope, receive)
         try:
             response = await self._answer(scope, request, key, _Answer(send))
-        except _AWAY as error:
+        except idempotency.AWAY as error:
             log.warning("the answer under an Idempotency-Key cannot be looked up or kept: %s", error)
             message = "The database does not answer or is busy; repeat the request."
             response = problem_response(Problem(code="database_unavailable", message=message), 503)
@@ -124,20 +125,21 @@ class IdempotencyKeys:
         if not 0 < len(key) <= MAX_KEY_CHARACTERS or not (key.isascii() and key.isprintable()):
             message = f"{HEADER} has to be 1 to {MAX_KEY_CHARACTERS} printable ASCII characters, such as a UUID; send another."
             return problem_response(Problem(code="idempotency_key_invalid", message=message), 422)
-        async with self._database.transaction() as session:
-            known = await idempotency.get(session, key)
-        if known is not None:
+        try:
+            turn = await idempotency.turn(self._database, key)
+        except ConflictError as error:
+            return problem_response(error.problem(), error.status, {"Retry-After": str(RETRY_AFTER_S)})
+        if isinstance(turn, IdempotencyKeyRow):
             request_hash = await request.hash()
-            return None if request_hash is None else _again(known, request_hash)
-        await self._app(scope, request.receive, answer.send)
-        kept = answer.kept()
-        request_hash = await request.hash() if kept is not None else None
-        if kept is not None and request_hash is not None:
-            async with self._database.transaction() as session:
-                is_first = await idempotency.keep(session, key, request_hash, *kept)
-                known = None if is_first else await idempotency.get(session, key)
-            if known is not None and known.request_hash != request_hash:
-                return _again(known, request_hash)
+            return None if request_hash is None else _again(turn, request_hash)
+        async with turn.held():
+            await self._app(scope, request.receive, answer.send)
+            kept = answer.kept()
+            request_hash = await request.hash() if kept is not None else None
+            if kept is not None and request_hash is not None:
+                known = await turn.keep(request_hash, *kept)
+                if known is not None:
+                    return _again(known, request_hash)
         await answer.release()
         return None
 

@@ -1,6 +1,9 @@
 """`Idempotency-Key`: the same request gets the same answer, another one a conflict, and bodies of any size are compared."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -10,7 +13,8 @@ import pytest
 from services.pool import background
 from services.pool.api.idempotency import IdempotencyKeys
 from shared.db import Database
-from tests.integration.pool.client import PoolClient, RecordedHints
+from shared.settings import Settings
+from tests.integration.pool.client import PoolClient, RecordedHints, serving
 
 pytestmark = pytest.mark.integration
 QUESTION = b'{"question": "What is 1+1?", "answer": "2"}\n'
@@ -79,10 +83,106 @@ async def test_only_success_is_kept(pool: PoolClient):
     assert (await submit(pool, "early")).json()["accepted"] == 1
 
 
-async def test_the_same_request_twice_at_once_is_answered_twice(pool: PoolClient):
+async def test_the_same_request_at_once_is_carried_out_once(pool: PoolClient):
     answers = await asyncio.gather(*(submit(pool, "at once") for _ in range(4)))
     assert {answer.status_code for answer in answers} == {200}
-    assert sum(answer.json()["accepted"] for answer in answers if "Idempotent-Replayed" not in answer.headers) == 1
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert ["Idempotent-Replayed" in answer.headers for answer in answers].count(False) == 1
+
+
+@asynccontextmanager
+async def two_replicas(pool: PoolClient) -> AsyncIterator[tuple[PoolClient, PoolClient]]:
+    """The pool, and another process of it on the same database."""
+    async with serving(Settings(database_url=pool.database_url), RecordedHints()) as http:
+        other = PoolClient(http, RecordedHints(), pool.database_url)
+        other.campaign = pool.campaign
+        yield pool, other
+
+
+async def texts(pool: PoolClient) -> list[str]:
+    return [row.text for row in await pool.execute("SELECT text FROM pool.questions ORDER BY position")]
+
+
+class Slow:
+    """A body whose end comes when it is told to; `begun` once its first part is taken."""
+
+    def __init__(self, first: bytes = QUESTION) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self._first = first
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        self.begun.set()
+        await self.go_on.wait()
+
+
+async def test_of_different_requests_at_once_one_is_carried_out_and_the_others_are_conflicts(pool: PoolClient):
+    bodies = [b'{"question": "What is %d+1?", "answer": "%d"}' % (at, at + 1) for at in range(6)]
+    async with two_replicas(pool) as replicas:
+        answers = await asyncio.gather(*(submit(replicas[at % 2], "one", body) for at, body in enumerate(bodies)))
+    assert sorted(answer.status_code for answer in answers) == [200, *[409] * 5]
+    conflicts = {answer.json()["error"]["code"] for answer in answers if answer.status_code == 409}
+    assert conflicts == {"idempotency_key_reused"}
+    [at] = [at for at, answer in enumerate(answers) if answer.status_code == 200]
+    assert await texts(pool) == [f"What is {at}+1?"]
+
+
+async def test_who_comes_meanwhile_waits_as_long_as_the_claim_is_kept_up(
+    pool: PoolClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.pool.service.idempotency.CLAIMED_FOR", timedelta(seconds=0.5))
+    monkeypatch.setattr("services.pool.service.idempotency.EXTEND_EVERY_S", 0.1)
+    async with two_replicas(pool) as (one, other):
+        slow = Slow()
+        first = asyncio.create_task(submit(one, "slow", slow))
+        await slow.begun.wait()
+        second = asyncio.create_task(submit(other, "slow", b'{"question": "Other?", "answer": "1"}'))
+        again = asyncio.create_task(submit(other, "slow"))
+        await asyncio.sleep(1.0)
+        assert not any(task.done() for task in (first, second, again))
+        assert await texts(pool) == []
+        slow.go_on.set()
+        assert (await first).json()["accepted"] == 1
+        assert (await second).json()["error"]["code"] == "idempotency_key_reused"
+        assert (await again).content == (await first).content
+    assert await texts(pool) == ["What is 1+1?"]
+    assert await pool.execute("SELECT 1 FROM pool.idempotency_claims") == []
+
+
+async def test_a_wait_has_an_end(pool: PoolClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("services.pool.service.idempotency.WAIT_S", 0.1)
+    slow = Slow()
+    first = asyncio.create_task(submit(pool, "slow", slow))
+    await slow.begun.wait()
+    second = await submit(pool, "slow", b'{"question": "Other?", "answer": "1"}')
+    assert (second.status_code, second.json()["error"]["code"]) == (409, "idempotency_key_in_use")
+    assert int(second.headers["Retry-After"]) > 0
+    slow.go_on.set()
+    assert (await first).json()["accepted"] == 1
+    assert await texts(pool) == ["What is 1+1?"]
+
+
+async def test_the_turn_of_a_request_that_failed_is_the_next_ones(pool: PoolClient):
+    slow = Slow(b"{}")
+    where = {"campaign": str(uuid4())}
+    headers = {"Idempotency-Key": "turn", "Content-Type": "application/json"}
+    failing = pool.http.put(f"/v1/campaigns/{where['campaign']}/settings", content=slow, headers=headers)
+    first = asyncio.create_task(failing)
+    await slow.begun.wait()
+    second = asyncio.create_task(submit(pool, "turn"))
+    await asyncio.sleep(0.1)
+    slow.go_on.set()
+    assert (await first).status_code == 422
+    assert (await second).json()["accepted"] == 1
+
+
+async def test_a_claim_of_a_process_that_died_runs_out(pool: PoolClient):
+    await pool.execute(
+        "INSERT INTO pool.idempotency_claims VALUES "
+        "('dead', gen_random_uuid(), now() + interval '0.5 s'), ('gone', gen_random_uuid(), now() - interval '1 s')"
+    )
+    assert (await submit(pool, "gone")).json()["accepted"] == 1
+    assert (await submit(pool, "dead")).json()["duplicate"] == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "two\twords"])
