@@ -5,10 +5,10 @@ reads, and that may never return.
 """
 
 import re
-import unicodedata
 from fractions import Fraction
 
 from shared.contracts.questions import QuestionKind
+from shared.normal_forms import nfkc
 
 _WRAPPER = re.compile(r"^\\(?:text|textbf|textit|mathrm|mathbf|boxed)\s*\{(.*)\}$", re.DOTALL)
 _OUTER = " \t\r\n.,;:!?\"'`$*"
@@ -24,7 +24,7 @@ _NOISE = re.compile(r"\\[,;!$ ]|[\s$€£¥]|\\(?=%)")
 
 def normalise(text: str) -> str:
     """Kind `exact`: the form that is compared (NFKC, case, white space, outer punctuation, `\\text{}` and `$`)."""
-    text = unicodedata.normalize("NFKC", text).strip(_OUTER)
+    text = nfkc(text).strip(_OUTER)
     if match := _WRAPPER.match(text):
         text = match[1].strip(_OUTER)
     return " ".join(text.casefold().split())

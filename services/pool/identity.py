@@ -1,16 +1,16 @@
 """Identity by content: the same thing written twice has the same id."""
 
 import hashlib
-import unicodedata
 from uuid import UUID, uuid5
 
 from shared.contracts.base import Contract
 from shared.contracts.questions import QuestionIn
+from shared.normal_forms import nfc
 
 
 def normal_text(text: str) -> str:
     """Unicode NFC, with every run of white space as one space and none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(nfc(text).split())
 
 
 def text_hash(text: str) -> bytes:
