@@ -21,6 +21,7 @@ REFUSALS = {
     401: "The API key or the service token is missing or wrong.",
     403: "The API key has not the scope that this needs.",
     404: "What the request names does not exist.",
+    408: "The body stopped coming before its end.",
     409: "The request contradicts what is stored.",
     413: "The body is larger than this address takes.",
     415: "The body has a content type that this address does not read.",

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
-from shared.bodies import BodyTooLargeError
+from shared.bodies import BodyError
 from shared.contracts.problems import Problem, ProblemBody, ProblemDetail
 from shared.errors import HeadwaterError
 
@@ -25,6 +25,7 @@ _PASSING_SQLSTATES = ("08", "40", "53", "57P")
 _DISK_FULL_SQLSTATE = "53100"
 # A value that Postgres cannot hold: what asyncpg cannot encode (a lone surrogate, an integer out of range), a NUL character.
 _UNUSABLE_SQLSTATES = ("22000", "22021", "22P05")
+_REQUEST_TIMEOUT = 408
 _MAX_DETAILS = 100
 _PLACES = ("body", "query", "path", "header", "cookie")
 _MAX_FIELD_CHARACTERS = 200
@@ -33,8 +34,11 @@ log = logging.getLogger(__name__)
 
 
 def problem_response(problem: Problem, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The one error body."""
-    return JSONResponse(ProblemBody(error=problem).model_dump(mode="json"), status_code=status, headers=headers)
+    """The one error body. A connection on which the rest of a body did not come is of no use any more."""
+    response = JSONResponse(ProblemBody(error=problem).model_dump(mode="json"), status_code=status, headers=headers)
+    if status == _REQUEST_TIMEOUT:
+        response.headers["Connection"] = "close"
+    return response
 
 
 def _detail(error: dict[str, Any]) -> ProblemDetail:
@@ -166,9 +170,9 @@ def _answer_refusals(app: FastAPI) -> None:
             return problem_response(Problem(code="unsupported_type", message=other), 415)
         return problem_response(validation_problem(errors), 422)
 
-    @app.exception_handler(BodyTooLargeError)
-    async def on_too_large(_: Request, error: BodyTooLargeError) -> Response:
-        return problem_response(Problem(code="body_too_large", message=error.detail), 413)
+    @app.exception_handler(BodyError)
+    async def on_body(_: Request, error: BodyError) -> Response:
+        return problem_response(error.problem(), error.status_code)
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

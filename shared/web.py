@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from starlette.middleware import Middleware
 
 from shared import openapi
-from shared.bodies import LimitBody
+from shared.bodies import EndSilence, LimitBody
 from shared.contracts.problems import Problem, ProblemBody
 from shared.errors import HeadwaterError, UnavailableError
 from shared.problems import answer_errors, problem_response, refuse_repeated
@@ -58,6 +58,8 @@ def create_app(
     openapi.describe(app, request_bodies)
     if body_limits is not None:
         app.add_middleware(LimitBody, limits=body_limits)
+    # Who only passes a body on loses patience before those behind it do, so that it is the one that says so.
+    app.add_middleware(EndSilence, share=1.0 if body_limits is not None else 0.8)
     token = settings.service_token.get_secret_value()
     if check_service_token and token:
         _require_service_token(app, token.encode())

@@ -7,9 +7,9 @@ import base64
 import re
 import struct
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast
 
 
 class Contract(BaseModel):
@@ -62,6 +62,9 @@ def _teacher_key(name: str) -> str:
     return name
 
 
+T = TypeVar("T")
+# A list of a request: read up to its first wrong item, so that a million wrong ones are one error and not millions.
+Items = Annotated[tuple[T, ...], FailFast()]
 Text = Annotated[str, AfterValidator(_storable)]
 TeacherKeyName = Annotated[str, AfterValidator(_teacher_key)]
 PackedInt32 = Annotated[str, AfterValidator(_whole_words)]

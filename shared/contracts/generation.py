@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.contracts.base import Contract, PackedFloat32, PackedInt32
+from shared.contracts.base import Contract, Items, PackedFloat32, PackedInt32
 
 
 class SamplingParameters(Contract):
@@ -36,7 +36,7 @@ class SampleRequest(Contract):
     """`n` responses for every prompt under ONE policy, within `deadline_s` seconds."""
 
     policy_id: UUID
-    prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=1024)
+    prompts: Items[Prompt] = Field(min_length=1, max_length=1024)
     n: int = Field(default=1, ge=1, le=256)
     sampling: SamplingParameters = SamplingParameters()
     deadline_s: float = Field(default=600.0, gt=0, le=3600)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract, Text
+from shared.contracts.base import Contract, Items, Text
 from shared.contracts.difficulty import PoolMove
 from shared.contracts.orders import OrderPurpose
 from shared.contracts.policies import PolicyKind
@@ -138,8 +138,8 @@ class RunSteps(Contract):
 class TrainedOnRequest(Contract):
     """POST /v1/lineage/questions: the questions of these snapshots and of the batches of these runs, by id behind `after`."""
 
-    snapshots: tuple[UUID, ...] = Field(default=(), max_length=10_000)
-    runs: tuple[RunSteps, ...] = Field(default=(), max_length=10_000)
+    snapshots: Items[UUID] = Field(default=(), max_length=10_000)
+    runs: Items[RunSteps] = Field(default=(), max_length=10_000)
     after: UUID | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 
@@ -187,7 +187,7 @@ class RetractIn(Contract):
 class RetractManyIn(RetractIn):
     """POST /v1/questions/retract: those of these `ids`, or up to `limit` of a campaign's `source` that are not retracted yet."""
 
-    ids: tuple[UUID, ...] = Field(default=(), max_length=MAX_RETRACTED_AT_ONCE)
+    ids: Items[UUID] = Field(default=(), max_length=MAX_RETRACTED_AT_ONCE)
     campaign: UUID | None = None
     source: Text | None = None
     limit: int = Field(default=MAX_RETRACTED_AT_ONCE, ge=1, le=MAX_RETRACTED_AT_ONCE)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract, PackedFloat32, PackedInt32
+from shared.contracts.base import Contract, Items, PackedFloat32, PackedInt32
 from shared.contracts.generation import FinishReason, SamplingParameters
 from shared.contracts.questions import Question, QuestionState, Split
 from shared.contracts.verdicts import Verdict
@@ -44,7 +44,7 @@ class QuestionSelection(Contract):
     """
 
     split: Split | None = Split.TRAIN
-    states: tuple[QuestionState, ...] = ()
+    states: Items[QuestionState] = ()
     with_solution: bool = False
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
     limit: int | None = Field(default=None, ge=1)
@@ -151,7 +151,7 @@ class LeaseRef(Contract):
 class LeaseExtension(Contract):
     """POST /v1/assignments/heartbeat: the leases still worked on. The answer lists those that are still held."""
 
-    leases: tuple[LeaseRef, ...]
+    leases: Items[LeaseRef]
     lease_s: float = Field(default=180.0, gt=0, le=3600)
 
 
@@ -187,7 +187,7 @@ class GroupIn(Contract):
     lease_token: UUID
     policy_id: UUID
     prompt_token_ids: PackedInt32 = ""
-    responses: tuple[ResponseIn, ...] = Field(min_length=1, max_length=256)
+    responses: Items[ResponseIn] = Field(min_length=1, max_length=256)
 
 
 class GroupStatus(StrEnum):
@@ -211,7 +211,7 @@ class GroupReceipt(Contract):
 class GroupBatch(Contract):
     """POST /v1/groups, made by sampling workers."""
 
-    groups: tuple[GroupIn, ...] = Field(min_length=1, max_length=1024)
+    groups: Items[GroupIn] = Field(min_length=1, max_length=1024)
 
 
 class GroupBatchResult(Contract):

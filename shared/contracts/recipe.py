@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract, TeacherKeyName, Text
+from shared.contracts.base import Contract, Items, TeacherKeyName, Text
 from shared.contracts.generation import SamplingParameters
 from shared.contracts.weights import QuestionWeights
 
@@ -59,7 +59,7 @@ class TeachRecipe(Contract):
     minimum_questions: int = Field(default=1, ge=1)
     k: int = Field(default=1, ge=1, le=64)
     sampling: SamplingParameters = SamplingParameters(temperature=0.7)
-    rounds_weights: tuple[float, ...] = Field(default=(0.5, 0.4, 0.1), min_length=1)
+    rounds_weights: Items[float] = Field(default=(0.5, 0.4, 0.1), min_length=1)
     copies: int = Field(default=1, ge=1, le=64)
     solve_only_fraction: float = Field(default=0.0, ge=0, lt=1)
 
@@ -221,7 +221,7 @@ class RlRecipe(Contract):
     publish_every_steps: int = Field(default=4, ge=1)
     max_staleness: int = Field(default=2, ge=0)
     watermark_groups: int = Field(default=64, ge=1)
-    states: tuple[Literal["candidate", "certain", "hard", "noise", "trivial"], ...] = ("hard",)
+    states: Items[Literal["candidate", "certain", "hard", "noise", "trivial"]] = ("hard",)
     weights: QuestionWeights = QuestionWeights()
     checkpoint_every_steps: int = Field(default=10, ge=1)
     bf16: bool = False

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Items
 from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import Verdict, VerdictOutcome
 
@@ -25,13 +25,13 @@ class ReverifyIn(Contract):
     """
 
     key: str = Field(min_length=1, max_length=100)
-    verifiers: tuple[str, ...] = Field(min_length=1, max_length=100)
+    verifiers: Items[str] = Field(min_length=1, max_length=100)
 
 
 class StoredResponsesRequest(Contract):
     """POST /v1/reverifications/responses: a sampling worker asks what to judge for assignments that it holds."""
 
-    assignments: tuple[UUID, ...] = Field(min_length=1, max_length=MAX_ASSIGNMENTS)
+    assignments: Items[UUID] = Field(min_length=1, max_length=MAX_ASSIGNMENTS)
 
 
 class StoredResponses(Contract):
@@ -52,13 +52,13 @@ class NewVerdicts(Contract):
 
     assignment_id: UUID
     lease_token: UUID
-    verdicts: tuple[Verdict, ...] = Field(min_length=1, max_length=256)
+    verdicts: Items[Verdict] = Field(min_length=1, max_length=256)
 
 
 class NewVerdictsBatch(Contract):
     """POST /v1/reverifications/verdicts, made by sampling workers; the answer is a `GroupBatchResult`."""
 
-    items: tuple[NewVerdicts, ...] = Field(min_length=1, max_length=MAX_ASSIGNMENTS)
+    items: Items[NewVerdicts] = Field(min_length=1, max_length=MAX_ASSIGNMENTS)
 
 
 class VerdictRecord(Contract):

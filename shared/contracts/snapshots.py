@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Items
 from shared.contracts.recipe import BuildRecipe, TeachRecipe
 
 
@@ -75,7 +75,7 @@ class SnapshotIn(Contract):
     key: str = Field(min_length=1, max_length=100)
     recipe: SnapshotRecipe
     order_id: UUID
-    more_order_ids: tuple[UUID, ...] = Field(default=(), max_length=100)
+    more_order_ids: Items[UUID] = Field(default=(), max_length=100)
     seed: int = 0
     teach: TeachRecipe | None = None
     build: BuildRecipe | None = None

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from shared.contracts.base import Contract
+from shared.contracts.base import Contract, Items
 from shared.contracts.questions import QuestionKind
 
 
@@ -68,7 +68,7 @@ class Verdict(Contract):
     outcome: VerdictOutcome
     unscored_reason: UnscoredReason | None = None
     answer: str | None = None
-    segments: tuple[ScoredSegment, ...] = ()
+    segments: Items[ScoredSegment] = ()
     unparsed: str | None = None
     verifier: str
     milliseconds: float = 0.0
@@ -86,7 +86,7 @@ class VerdictRequest(Contract):
 class VerdictBatch(Contract):
     """Made by sampling workers, read by verification."""
 
-    items: tuple[VerdictRequest, ...] = Field(max_length=4096)
+    items: Items[VerdictRequest] = Field(max_length=4096)
 
 
 class IdentifiedVerdict(Contract):

@@ -15,7 +15,9 @@ from shared.contracts.campaigns import CampaignIn
 from shared.contracts.problems import ProblemDetail
 from shared.errors import HeadwaterError
 
-MAX_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 1 << 17
+MAX_DETAILS = 100
+MAX_DOTS = 100  # in a line of TOML: the time to read a dotted key grows with the square of its parts
 JSON_TYPE, TOML_TYPE = "application/json", "application/toml"
 
 
@@ -36,7 +38,7 @@ def parse(body: bytes, media_type: str) -> CampaignIn:
     try:
         return CampaignIn.model_validate(data)
     except ValidationError as error:
-        details = tuple(_detail(dict(item), toml=media_type == TOML_TYPE) for item in error.errors())
+        details = tuple(_detail(dict(item), toml=media_type == TOML_TYPE) for item in error.errors()[:MAX_DETAILS])
         raise _invalid(f"The campaign is not valid: {details[0].message}", details) from error
 
 
@@ -62,6 +64,9 @@ def _text(body: bytes) -> str:
 
 
 def _from_toml(text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > MAX_DOTS:
+            raise _invalid(f"The campaign has more than {MAX_DOTS} dots in line {number}; no key has so many parts.")
     try:
         recipe = tomllib.loads(text)
     except (ValueError, RecursionError) as error:

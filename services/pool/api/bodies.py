@@ -1,10 +1,9 @@
 """Bodies of handed-in groups, JSON or Arrow, gzip or not, as chunks of groups.
 
 Limits: a JSON body is at most MAX_JSON_BYTES, an Arrow stream may be of any length since it is taken message by message; both
-are counted after decompression, of which never more than PIECE_BYTES is done ahead. A sender that is silent is not waited for.
+are counted after decompression, of which never more than PIECE_BYTES is done ahead.
 """
 
-import asyncio
 import zlib
 from collections.abc import AsyncIterator
 
@@ -16,18 +15,19 @@ from starlette.requests import ClientDisconnect
 from shared import arrow
 from shared.arrow import hand_in
 from shared.arrow.stream import StreamReader
+from shared.bodies import refuse_shape
 from shared.contracts.orders import GroupBatch
 from shared.errors import HeadwaterError
 from shared.packed import PackedGroupIn, pack_group_in
 
 MAX_JSON_BYTES = 64 << 20
 PIECE_BYTES = 1 << 20
-SILENCE_S = 60.0
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 def groups(request: Request) -> AsyncIterator[list[PackedGroupIn]]:
-    """The groups of a request, chunk by chunk. Raises: HeadwaterError, RequestValidationError, also between chunks."""
+    """The groups of a request, chunk by chunk. Raises: HeadwaterError, BodyError, RequestValidationError, also
+    between chunks."""
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind == arrow.MEDIA_TYPE:
         return _arrow(request)
@@ -52,6 +52,7 @@ async def _json(request: Request) -> AsyncIterator[list[PackedGroupIn]]:
         if len(body) > MAX_JSON_BYTES:
             message = f"A JSON body has at most {MAX_JSON_BYTES:,} bytes; send fewer groups, or {arrow.MEDIA_TYPE}."
             raise HeadwaterError("too_large", message, 413)
+    await refuse_shape(body)
     try:
         batch = GroupBatch.model_validate_json(body)
     except ValidationError as error:
@@ -98,17 +99,9 @@ def _bad_gzip(why: str) -> HeadwaterError:
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """What comes over the wire. Raises: HeadwaterError `client_disconnected`, `body_timeout`."""
-    stream = aiter(request.stream())
-    while True:
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                piece = await anext(stream, None)
-        except ClientDisconnect as error:
-            raise HeadwaterError("client_disconnected", "The request ended before its body did.", 400) from error
-        except TimeoutError as error:
-            message = f"Nothing came for {SILENCE_S:.0f} s in the middle of the body; send it again."
-            raise HeadwaterError("body_timeout", message, 408) from error
-        if piece is None:
-            return
-        yield piece
+    """What comes over the wire. Raises: HeadwaterError `client_disconnected`."""
+    try:
+        async for piece in request.stream():
+            yield piece
+    except ClientDisconnect as error:
+        raise HeadwaterError("client_disconnected", "The request ended before its body did.", 400) from error

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.pool.models import IdempotencyKeyRow
 from services.pool.service import idempotency
+from shared.bodies import BodyError
 from shared.contracts.problems import Problem
 from shared.db import Database
 from shared.errors import ConflictError
@@ -113,6 +114,8 @@ class IdempotencyKeys:
         request = _Request(scope, receive)
         try:
             response = await self._answer(scope, request, key, _Answer(send))
+        except BodyError as error:
+            response = problem_response(error.problem(), error.status_code)
         except idempotency.AWAY as error:
             log.warning("the answer under an Idempotency-Key cannot be looked up or kept: %s", error)
             message = "The database does not answer or is busy; repeat the request."
@@ -135,12 +138,20 @@ class IdempotencyKeys:
         async with turn.held():
             await self._app(scope, request.receive, answer.send)
             kept = answer.kept()
-            request_hash = await request.hash() if kept is not None else None
+            request_hash = await _rest_of(request) if kept is not None else None
             if kept is not None and request_hash is not None:
                 known = await turn.keep(request_hash, *kept)
                 if known is not None:
                     return _again(known, request_hash)
         await answer.release()
+        return None
+
+
+async def _rest_of(request: _Request) -> bytes | None:
+    """The hash of a request that is carried out; None when what it did not need of its body is too much, or does not come."""
+    try:
+        return await request.hash()
+    except BodyError:
         return None
 
 

@@ -9,7 +9,7 @@ import asyncio
 import mmap
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from io import BytesIO
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from services.pool.service import items
 from services.pool.service.blocks import CHUNK_BYTES, Block, Judged
 from services.pool.service.bodies import BrokenStreamError
 from services.pool.service.lines import MAX_ITEM_BYTES, Item
+from shared.contracts.base import Items
 from shared.contracts.questions import QuestionIn, Refusal
 from shared.errors import HeadwaterError
 
@@ -34,7 +35,7 @@ SLICE_ROWS = 1000
 BEGINNING = _CONTINUES = b"\xff\xff\xff\xff"
 _END = _CONTINUES + bytes(4)
 _SCHEMA, _DICTIONARY, _BATCH = 1, 2, 3
-_QUESTIONS = TypeAdapter(list[QuestionIn])
+_QUESTIONS = TypeAdapter(Items[QuestionIn])
 _BAD_DATA = (pa.ArrowException, OSError, ValueError)
 
 
@@ -255,7 +256,7 @@ class Rows:
             return list(map(Judged, lines, questions))
         return [Judged(line, self._judge_one(at, line)) for at, line in enumerate(lines)]
 
-    def _clean(self) -> list[QuestionIn] | None:
+    def _clean(self) -> Sequence[QuestionIn] | None:
         """The questions, when all rows are without a fault."""
         try:
             texts = {name: column.cast(pa.large_string()) for name, column in self._columns.items()}

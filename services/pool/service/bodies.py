@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect
 
+from shared.bodies import BodyError
 from shared.errors import HeadwaterError
 
 PIECE_BYTES = 1 << 18
@@ -22,10 +23,12 @@ class BrokenStreamError(HeadwaterError):
 
 
 async def received(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The body of a request. Raises: BrokenStreamError when its sender is gone."""
+    """The body of a request. Raises: BrokenStreamError when its sender is gone, or silent."""
     try:
         async for chunk in stream:
             yield chunk
+    except BodyError as error:
+        raise BrokenStreamError(error.code, error.detail, error.status_code) from error
     except ClientDisconnect as error:
         raise BrokenStreamError("client_disconnected", "The request ended before its body did.", 400) from error
 

@@ -8,12 +8,14 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.pool.service.lines import MAX_ITEM_BYTES, Item
 from shared.answers import is_readable
+from shared.contracts.base import Items
 from shared.contracts.questions import QuestionIn, QuestionKind, Refusal, RefusalReason
 
 MAX_SHOWN_CHARACTERS = 100
 AT_ONCE = 250
 MAX_PLAIN_DIGITS = 20
-_QUESTIONS = TypeAdapter(list[QuestionIn])
+MAX_FIELDS = 100
+_QUESTIONS = TypeAdapter(Items[QuestionIn])
 _JSON_WHITE = b" \t\r\n"
 _TEXT_FIELDS = ("question", "answer", "solution")
 _REFERENCES = {
@@ -32,7 +34,7 @@ def read_all(found: Sequence[Item]) -> list[QuestionIn | Refusal]:
     return judged
 
 
-def _clean(found: Sequence[Item]) -> list[QuestionIn] | None:
+def _clean(found: Sequence[Item]) -> Sequence[QuestionIn] | None:
     """The questions of items that are all without a fault, else None.
 
     The items are read as one array. A line break between two of them ends any string, and a question has no object in it; so
@@ -42,7 +44,7 @@ def _clean(found: Sequence[Item]) -> list[QuestionIn] | None:
     if len(parts) < len(found) or not all(part[:1] == b"{" and part[-1:] == b"}" for part in parts):
         return None
     body = b"[" + b",\n".join(parts) + b"]"
-    if b"\0" in body or b"\\u0000" in body:
+    if b"\0" in body or b"\\u0000" in body or any(part.count(b":") > MAX_FIELDS for part in parts):
         return None
     try:
         questions = _QUESTIONS.validate_json(body)
@@ -97,6 +99,9 @@ def question(item: Item, value: Any) -> QuestionIn | Refusal:
             RefusalReason.NOT_A_MAPPING,
             f"is a JSON {type(value).__name__}; write an object with 'question' and 'answer'",
         )
+    if len(value) > MAX_FIELDS:
+        what = f"has {len(value):,} fields; a question has {', '.join(QuestionIn.model_fields)}"
+        return _refuse(item, RefusalReason.INVALID_FIELD, what)
     for field, content in value.items():
         if "\0" in field or (isinstance(content, str) and "\0" in content):
             name = shown(field)

@@ -35,10 +35,11 @@ START_DEADLINE_S = 60
 
 @dataclass(frozen=True)
 class Apis:
-    """The running services by address, and a key for the gateway."""
+    """The running services by address, a key for the gateway, and their database."""
 
     urls: dict[str, str]
     key: str
+    database_url: str
 
     def headers(self, service: str) -> dict[str, str]:
         """What a request to this service needs."""
@@ -113,7 +114,7 @@ def apis(
     thread = threading.Thread(target=loop.run_until_complete, args=(asyncio.wait([task]),))
     thread.start()
     try:
-        yield Apis(urls, ready.result(START_DEADLINE_S))
+        yield Apis(urls, ready.result(START_DEADLINE_S), database_url)
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join(START_DEADLINE_S)

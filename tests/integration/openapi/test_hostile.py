@@ -85,6 +85,8 @@ def test_paths_and_parameters(http: httpx.Client, service: str):
         refused(http.request("TRACE", url), 404, 405)
 
 
+# Whatever a list is called, forty thousand wrong items of it are one error.
+LISTS = (b"groups", b"leases", b"items", b"prompts", b"ids")
 BODIES = (
     (b"", "application/json"),
     (b"{", "application/json"),
@@ -96,6 +98,12 @@ BODIES = (
     (b'{"a":' * 50_000, "application/json"),
     (b'{"key": ' + b"9" * 10_000 + b"}", "application/json"),
     (json.dumps({"\0": "\0", "name": "a\0b"}).encode(), "application/json"),
+    (b"{" + b'"a": 0, ' * 1001 + b'"b": 0}', "application/json"),
+    (
+        b"{" + b",".join(b'"%s": [%s]' % (name, b",".join([b"{}"] * 40_000)) for name in LISTS) + b"}",
+        "application/json",
+    ),
+    (b'name = "x"\n' + b"a." * 50_000 + b"b = 1", "application/toml"),
     (b"<x/>", "application/xml"),
     (b"a=1", "application/x-www-form-urlencoded"),
     (b"{}", "text/plain"),

@@ -10,7 +10,7 @@ import pytest
 
 from shared import arrow
 from shared.arrow import hand_in
-from shared.contracts.base import pack_float32
+from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.orders import GroupIn
 from shared.packed import PackedGroupIn, pack_group_in
 from tests.integration.pool.client import PoolClient, group
@@ -29,6 +29,11 @@ def stream(*batches: list[PackedGroupIn]) -> bytes:
             writer.write_batch(hand_in.record_batch(batch))
     body: bytes = sink.getvalue().to_pybytes()
     return body
+
+
+def cuts(body: bytes) -> list[int]:
+    """In the middle of the schema, of the first record batch, of the last one, and of what leads from one to the next."""
+    return [10, len(body) // 8, len(body) // 3, len(body) // 2, 2 * len(body) // 3, len(body) - 100]
 
 
 async def post(
@@ -100,6 +105,19 @@ async def test_what_is_broken_is_refused_and_nothing_of_it_is_stored(pool: PoolC
         error = (await post(pool, body, status, encoding=encoding))["error"]
         assert error["code"] == code, error
         assert error["message"].endswith("."), error
+    for cut in cuts(whole):
+        assert (await post(pool, whole[:cut], 422))["error"]["code"] == "invalid_arrow"
+    for schema in (
+        pa.schema([*hand_in.SCHEMA, pa.field("more", pa.int32())]),
+        pa.schema(list(hand_in.SCHEMA)[:-1]),
+        pa.schema(
+            [field if field.name != "policy_id" else pa.field("policy_id", pa.string()) for field in hand_in.SCHEMA]
+        ),
+    ):
+        with pa.ipc.new_stream(sink := pa.BufferOutputStream(), schema):
+            pass
+        error = (await post(pool, sink.getvalue().to_pybytes(), 422))["error"]
+        assert (error["code"], "column" in error["message"]) == ("wrong_schema", True)
     assert (await post(pool, zeros, 413, "application/json", "gzip"))["error"]["code"] == "too_large"
     assert (await post(pool, b"{", 422, "application/json"))["error"]["code"] == "invalid_request"
     assert (await post(pool, b"\xff", 422, "application/json"))["error"]["code"] == "invalid_request"
@@ -108,6 +126,39 @@ async def test_what_is_broken_is_refused_and_nothing_of_it_is_stored(pool: PoolC
     assert await pool.execute("SELECT 1 FROM pool.groups UNION ALL SELECT 1 FROM pool.responses") == []
     receipts = (await post(pool, whole))["receipts"]
     assert [receipt["status"] for receipt in receipts] == ["stored", "stored"]
+
+
+async def test_hostile_text_in_a_response_is_kept_as_it_is_or_refused(pool: PoolClient):
+    texts = [
+        "\u202eright to left",
+        "a" + "\u0301\u0323" * 50_000,
+        "x" * 1_000_000,
+        "\ufeff?",
+        "\x1b[2J",
+        "NUL \0!",
+        "\U0010ffff",
+    ]
+    await pool.submit(len(texts) + 1)
+    await pool.order(k=1)
+    *assignments, last = await pool.claim()
+    broken = group(last)
+    broken["responses"][0]["text"] += "\ud800"
+    as_json = json.dumps({"groups": [broken]})
+    assert (await post(pool, as_json, 422, "application/json"))["error"]["code"] == "invalid_request"
+    made = [group(assignment) for assignment in assignments]
+    for one, text in zip(made, texts, strict=True):
+        response = one["responses"][0]
+        response["text"], response["verdict"] = text, {"outcome": "incorrect", "answer": text, "verifier": "test@1"}
+        response |= {
+            "token_ids": pack_int32([1]),
+            "logprobs": pack_float32([-1.0]),
+            "token_ends": pack_int32([len(text)]),
+        }
+    half = len(made) // 2
+    await post(pool, json.dumps({"groups": made[:half]}), kind="application/json")
+    await post(pool, stream([pack_group_in(GroupIn.model_validate(one)) for one in made[half:]]))
+    kept = {row.text for row in await pool.execute("SELECT text FROM pool.responses WHERE text = answer")}
+    assert kept == {text.replace("\0", "\ufffd") for text in texts}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -12,6 +12,7 @@ import pytest
 
 from services.pool import background
 from services.pool.api.idempotency import IdempotencyKeys
+from shared.bodies import MAX_BODY_BYTES
 from shared.db import Database
 from shared.settings import Settings
 from tests.integration.pool.client import PoolClient, RecordedHints, serving
@@ -74,6 +75,30 @@ async def test_writes_without_a_body_and_new_things_are_answered_alike(pool: Poo
     closed = [await pool.http.post(path, headers={"Idempotency-Key": "close"}) for _ in range(2)]
     assert closed[0].json() == closed[1].json()
     assert closed[1].headers["Idempotent-Replayed"] == "true"
+
+
+async def test_a_body_that_cannot_be_compared_is_refused_by_name(pool: PoolClient, monkeypatch: pytest.MonkeyPatch):
+    path = f"/v1/campaigns/{pool.campaign}/settings"
+    headers = {"Idempotency-Key": "large", "Content-Type": "application/json"}
+    assert (await pool.http.put(path, content=b'{"name": "test"}', headers=headers)).status_code == 200
+    large = await pool.http.put(path, content=b" " * (MAX_BODY_BYTES + 1), headers=headers)
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "body_too_large")
+    monkeypatch.setattr("shared.bodies.SILENCE_S", 0.05)
+    silent = await pool.http.put(path, content=Slow(), headers=headers)
+    assert (silent.status_code, silent.json()["error"]["code"]) == (408, "body_timeout")
+
+
+async def test_a_write_that_needs_no_body_is_answered_whatever_comes_of_it(
+    pool: PoolClient, monkeypatch: pytest.MonkeyPatch
+):
+    await pool.submit(1)
+    order = await pool.order("rollout", watermark_groups=1)
+    monkeypatch.setattr("shared.bodies.SILENCE_S", 0.05)
+    for body in (Slow(), b"x" * (MAX_BODY_BYTES + 1)):
+        headers = {"Idempotency-Key": "close"}
+        closed = await pool.http.post(f"/v1/orders/{order['id']}/close", content=body, headers=headers)
+        assert (closed.status_code, closed.json()["state"]) == (200, "closed")
+    assert await pool.execute("SELECT 1 FROM pool.idempotency_keys UNION SELECT 1 FROM pool.idempotency_claims") == []
 
 
 async def test_only_success_is_kept(pool: PoolClient):

@@ -117,12 +117,25 @@ async def test_hostile_text_is_refused_or_kept_as_it_is(pool: PoolClient):
         "\u0000",
         "\ud800",
         "﷽" * 1000,
+        "a" + "\u0301\u0323" * 49_000,
+        "\u0f73" * 33_000,
+        "x" * 100_000,
+        "x" * 100_001,
+        "x" * 1_000_000,
         "\x1b[2J",
     ]
-    report = await pool.submit([{"question": text, "answer": text} for text in texts])
-    assert (report["accepted"], report["refused"]) == (6, 2)
+    report = await pool.submit([{"question": text, "answer": text[:100]} for text in texts])
+    assert (report["accepted"], report["refused"]) == (9, 4)
+    assert [refusal["reason"] for refusal in report["refusals"]] == [
+        "nul_character",
+        "invalid_field",
+        "invalid_field",
+        "too_large",
+    ]
     stored = await pool.execute("SELECT text FROM pool.questions ORDER BY position")
-    assert [row.text for row in stored] == [text for text in texts if text not in ("\u0000", "\ud800")]
+    assert [row.text for row in stored] == [
+        text for text in texts if text not in ("\u0000", "\ud800") and len(text) <= 100_000
+    ]
 
 
 async def test_a_near_duplicate_names_the_question_that_is_kept(pool: PoolClient):

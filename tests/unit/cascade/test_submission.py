@@ -75,6 +75,7 @@ def test_json_paths_are_those_of_the_json():
         (b'name = "x"\nseed = ' + b"9" * 9000, TOML_TYPE, 422, "not TOML"),
         (b'name = "x"\nseed = 2026-01-01', TOML_TYPE, 422, "'seed'"),
         (b'name = "x"\n[rl]\nkl_beta = inf', TOML_TYPE, 422, "'rl.kl_beta'"),
+        (b'name = "x"\n' + b"a." * 101 + b"b = 1", TOML_TYPE, 422, "more than 100 dots in line 2"),
         (b"{}", "text/plain", 415, "text/plain"),
         (b" " * (1 << 20) + b"{}", JSON_TYPE, 413, "1,048,578"),
     ],
@@ -90,6 +91,19 @@ def test_other_mistakes_are_one_sentence(body: bytes, media_type: str, status: i
 def test_no_bytes_break_it(body: bytes, media_type: str):
     with pytest.raises(HeadwaterError):
         parse(body, media_type)
+
+
+@pytest.mark.parametrize("media_type", [JSON_TYPE, TOML_TYPE])
+def test_of_thousands_of_wrong_keys_the_first_hundred_are_named(media_type: str):
+    keys = [f"key_{number}" for number in range(5000)]
+    recipe = dict.fromkeys(keys, 1)
+    toml = 'name = "x"\n' + "\n".join(f"{key} = 1" for key in keys)
+    body = json.dumps({"name": "x", "recipe": recipe}) if media_type == JSON_TYPE else toml
+    with pytest.raises(HeadwaterError) as refused:
+        parse(body.encode(), media_type)
+    assert refused.value.status == 422
+    assert len(refused.value.details) == 100
+    assert "key_0'" in refused.value.message
 
 
 def test_toml_and_json_mean_the_same():

@@ -24,6 +24,7 @@ from shared.contracts.verdicts import UnscoredReason
         {"question": "1", "kind": "\ud800" * 100_000},
         {"question": "1", "kind": ["x" * 100_000]},
         {"question": "\ud800", "answer": "1"},
+        {"question": "1", "answer": "1", **{str(number): 0 for number in range(90_000)}},
         {"question": "1", "answer": "1", "kind": "\ud800"},
     ],
 )

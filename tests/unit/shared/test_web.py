@@ -1,5 +1,6 @@
 """Errors on the wire: what passes by itself is a 503, and whatever was sent, the answer can be written."""
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -115,6 +116,8 @@ JSON = {"Content-Type": "application/json"}
         (b"[1]", JSON, 422, "invalid_request", "valid dictionary"),
         (b'{"query": 1, "name": "a"}', JSON, 422, "invalid_request", "query: Extra inputs"),
         (b'{"name": "' + b"x" * MAX_BODY_BYTES + b'"}', JSON, 413, "body_too_large", "4,194,304 bytes"),
+        (b"{" + b'"x": 1, ' * 1001 + b'"name": "a"}', JSON, 413, "body_too_complex", "more than 1,000 fields"),
+        (b"[" + b"1," * 500_001 + b"1]", JSON, 413, "body_too_complex", "more than 500,000 values"),
     ],
 )
 async def test_a_bad_body_is_refused_with_the_way_out(
@@ -137,6 +140,32 @@ async def test_a_body_without_a_length_is_read_up_to_the_limit_and_no_further() 
     answer = await ask("POST", content=endless(), headers=JSON)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
     assert sent_bytes <= MAX_BODY_BYTES + (2 << 16)
+
+
+async def test_a_sender_that_is_silent_in_the_middle_of_a_body_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.bodies.SILENCE_S", 0.05)
+
+    async def silent() -> AsyncIterator[bytes]:
+        yield b'{"name": '
+        await asyncio.Event().wait()
+
+    answer = await ask("POST", content=silent(), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "body_timeout")
+    assert answer.headers["Connection"] == "close"
+
+
+async def test_a_body_that_comes_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bodies.SILENCE_S", 0.5)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for part in (b'{"name"', b": ", b'"a"', b"}"):
+            await asyncio.sleep(0.2)
+            yield part
+
+    answer = await ask("POST", content=slow(), headers=JSON)
+    assert (answer.status_code, answer.json()) == (200, {"name": "a"})
 
 
 async def test_a_length_that_lies_is_not_believed() -> None:
