@@ -5,12 +5,8 @@ already, the others are broken, or new (one in a hundred). Its memory is read fr
 which pages that other processes use too are shared out. The claim: never more than 400 MB.
 """
 
-import asyncio
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -19,41 +15,14 @@ import typer
 from rich.console import Console
 
 from benchmarks import made_questions as made
+from benchmarks.memory import Watch, pool_process
 from benchmarks.result import Result
-from tests.faults.servers import KillablePool, KillablePostgres, KillableValkey, migrate
 
 REFERENCE_MB = 400.0
 GIGABYTE = 1_000_000_000
 KNOWN_LINES = 20_000
 LINES_AT_ONCE = 500
 SOLUTION_REPEATS = 20
-SAMPLE_EVERY_S = 0.1
-
-
-class Watch:
-    """The most memory that a process took while it was watched, in MB."""
-
-    def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/smaps_rollup")
-        self._ended = threading.Event()
-        self.rss = self.pss = 0.0
-        self.samples = 0
-
-    def _sample(self) -> None:
-        while not self._ended.wait(SAMPLE_EVERY_S):
-            fields = dict(line.split(":", 1) for line in self._status.read_text().splitlines()[1:])
-            self.rss = max(self.rss, int(fields["Rss"].split()[0]) / 1000)
-            self.pss = max(self.pss, int(fields["Pss"].split()[0]) / 1000)
-            self.samples += 1
-
-    def __enter__(self) -> "Watch":
-        self._thread = threading.Thread(target=self._sample)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
 
 
 def line(number: int, seed: int = 0) -> bytes:
@@ -94,24 +63,11 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
     """Start, stream, watch."""
-    with tempfile.TemporaryDirectory(prefix="headwater-memory-", ignore_cleanup_errors=True) as name:
-        directory = Path(name)
-        postgres, valkey = KillablePostgres(directory / "postgres"), KillableValkey(directory / "valkey")
-        try:
-            asyncio.run(postgres.until_ready())
-            migrate(postgres.url)
-            pool = KillablePool(directory, postgres.url, f"redis://127.0.0.1:{valkey.port}/0")
-            try:
-                pool.until_ready()
-                started = time.monotonic()
-                with Watch(pool.process.pid) as watch:
-                    report = send(pool.url, int(gigabytes * GIGABYTE))
-                seconds = time.monotonic() - started
-            finally:
-                pool.stop()
-        finally:
-            valkey.stop()
-            postgres.stop()
+    with pool_process() as pool:
+        started = time.monotonic()
+        with Watch(pool.process.pid) as watch:
+            report = send(pool.url, int(gigabytes * GIGABYTE))
+        seconds = time.monotonic() - started
     Console(width=160).print(
         f"{gigabytes:g} GB in {seconds:,.0f} s: {report['accepted']:,} accepted, {report['duplicate']:,} known, "
         f"{report['refused']:,} refused; at most {watch.rss:,.0f} MB RSS, {watch.pss:,.0f} MB PSS ({watch.samples} samples)"
