@@ -1,4 +1,4 @@
-"""Wiring of the cascade's API. `uvicorn --factory services.cascade.main:create_app`."""
+"""Wiring of the cascade's API. `python -m shared.serve services.cascade.main:create_app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

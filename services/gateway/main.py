@@ -1,4 +1,4 @@
-"""Wiring of the gateway. `uvicorn --factory services.gateway.main:create_app`."""
+"""Wiring of the gateway. `python -m shared.serve services.gateway.main:create_app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

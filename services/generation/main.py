@@ -1,4 +1,4 @@
-"""Wiring of the generation API: `uvicorn --factory services.generation.main:create_app`."""
+"""Wiring of the generation API: `python -m shared.serve services.generation.main:create_app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -202,10 +202,9 @@ def _apis(settings: StackSettings) -> tuple[ProcessSpec, ...]:
 
 def _api(settings: StackSettings, name: str, depends_on: tuple[str, ...]) -> ProcessSpec:
     port = settings.ports[name]
-    serve = ("uvicorn", f"services.{name}.main:create_app", "--factory", "--host", "127.0.0.1", "--port", str(port))
     return ProcessSpec(
         name,
-        _python(*serve, "--no-access-log", "--timeout-graceful-shutdown", "5"),
+        _python("shared.serve", f"services.{name}.main:create_app", "--host", "127.0.0.1", "--port", str(port)),
         HttpProbe(port),
         depends_on,
         environment(settings),

@@ -1,4 +1,4 @@
-"""Wiring of the pool: `uvicorn --factory services.pool.main:create_app`."""
+"""Wiring of the pool: `python -m shared.serve services.pool.main:create_app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

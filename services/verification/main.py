@@ -1,4 +1,4 @@
-"""Wiring of the verification service: `uvicorn --factory services.verification.main:create_app`."""
+"""Wiring of the verification service: `python -m shared.serve services.verification.main:create_app`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -133,8 +133,8 @@ class KillablePool(Killable):
     def __init__(self, directory: Path, database_url: str, redis_url: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        serve = ("services.pool.main:create_app", "--factory", "--host", "127.0.0.1", "--port", str(self.port))
-        command = (sys.executable, "-m", "uvicorn", *serve, "--no-access-log", "--timeout-graceful-shutdown", "5")
+        serve = ("shared.serve", "services.pool.main:create_app", "--host", "127.0.0.1", "--port", str(self.port))
+        command = (sys.executable, "-m", *serve)
         environment = {
             "HEADWATER_DATABASE_URL": database_url,
             "HEADWATER_REDIS_URL": redis_url,

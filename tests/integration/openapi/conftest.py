@@ -24,6 +24,7 @@ from services.training.main import create_app as training
 from services.training.settings import TrainingSettings
 from services.verification.main import create_app as verification
 from shared.db import Database
+from shared.serve import BoundedHead
 from shared.settings import Settings
 from tests.conftest import Server
 from tests.integration.generation.conftest import write_weights
@@ -73,7 +74,10 @@ async def _serve(
         key = await make_key(KeyRepository(session), "test")
     await database.close()
     servers = [
-        (uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)), listeners[name])
+        (
+            uvicorn.Server(uvicorn.Config(app, http=BoundedHead, log_level="critical", timeout_graceful_shutdown=1)),
+            listeners[name],
+        )
         for name, app in apps.items()
     ]
     tasks = [asyncio.create_task(server.serve(sockets=[listener])) for server, listener in servers]

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
@@ -11,6 +12,7 @@ import pytest
 
 from shared.bodies import MAX_BODY_BYTES
 from shared.contracts.problems import ProblemBody
+from shared.serve import MAX_HEAD_BYTES
 from tests.integration.openapi.conftest import SERVICES, Apis
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -137,6 +139,25 @@ def test_a_body_that_is_too_large(http: httpx.Client):
             url = re.sub(r"\{\w+\}", "00000000-0000-0000-0000-000000000000", path)
             answer = http.request(method, url, content=large, headers={"Content-Type": "application/json"})
             refused(answer, 404, 413)  # what reads no body answers without it
+
+
+@pytest.mark.parametrize("piece", [b"X: a\r\n" * 2000, b"a" * (1 << 14)], ids=["headers", "one header"])
+def test_a_head_that_is_too_large(apis: Apis, http: httpx.Client, service: str, piece: bytes):
+    """One that is a little too long is told so; one without end is not read."""
+    address = urlsplit(apis.urls[service])
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nY: "
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(head)
+        time.sleep(0.05)
+        connection.sendall((piece * 8)[: MAX_HEAD_BYTES + 1])
+        answered = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    status, _, body = answered.partition(b"\r\n\r\n")
+    assert status.startswith(b"HTTP/1.1 431 ")
+    assert ProblemBody.model_validate_json(body).error.code == "head_too_large"
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(head)
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            connection.sendall(piece * 2000)
 
 
 def test_a_length_that_lies(apis: Apis, http: httpx.Client, service: str):

@@ -34,7 +34,8 @@ ENTRY_POINTS = {
     "training": ["services/training"],
 }
 ENGINE_ONLY = {"vllm"}  # services/generation/engine_extension.py runs inside the engine
-SERVERS = {"uvicorn", "celery", "alembic", "flower", "redbeat"}  # named by commands
+# What is imported for a word of a command.
+SERVERS = {"shared.serve": "uvicorn"} | {name: name for name in ("celery", "alembic", "flower", "redbeat")}
 
 
 def images() -> dict[str, set[str]]:
@@ -44,7 +45,7 @@ def images() -> dict[str, set[str]]:
         if "build" in service:
             words = " ".join(service["command"])
             started.setdefault(service["build"]["args"]["SERVICE"], set()).update(
-                server for server in SERVERS if server in words
+                library for server, library in SERVERS.items() if server in words
             )
     return started
 
