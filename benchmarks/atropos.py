@@ -25,7 +25,8 @@ VERSION = "0.4.0"
 def serving(python: str | None) -> Iterator[str]:
     """The base URL of a fresh server, run by `python`, or by an environment that is made for it."""
     if python is not None:
-        with servers.api("atroposlib.api:app", "/", {}, python=python) as url:
+        quiet = ("--no-access-log", "--log-level", "warning")
+        with servers.api("atroposlib.api:app", "/", {}, *quiet, serve=("-m", "uvicorn"), python=python) as url:
             yield url
         return
     with tempfile.TemporaryDirectory(prefix="headwater-atropos-") as directory:

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import atropos, servers
+from benchmarks import atropos, filling, servers
 from benchmarks.result import Result
 
 TARGET_MS = 5.0
@@ -69,9 +69,9 @@ async def fill(url: str, client: httpx.AsyncClient, questions: int, groups: int)
         await connection.execute(_QUESTIONS, UUID(campaign), questions)
         await connection.execute(_ASSIGNMENTS, UUID(order), groups)
         await connection.execute(_GROUPS)
-        await connection.execute("VACUUM (ANALYZE)")
     finally:
         await connection.close()
+    await filling.settle(url)
     return campaign, order
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,23 +54,16 @@ def database() -> Iterator[str]:
 
 @contextmanager
 def api(
-    app: str, ready: str, environment: Mapping[str, str], *options: str, python: str = sys.executable
+    app: str,
+    ready: str,
+    environment: Mapping[str, str],
+    *options: str,
+    serve: Sequence[str] = ("-m", "shared.serve"),
+    python: str = sys.executable,
 ) -> Iterator[str]:
-    """The base URL of an ASGI app (`module:name`), run by `python`, once its path `ready` answers 200."""
+    """The base URL of an app (`module:name`), run by `python` and the server `serve`, once its path `ready` answers 200."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    serve = (
-        "-m",
-        "uvicorn",
-        app,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-access-log",
-        "--log-level",
-        "warning",
-    )
 
     def answers() -> bool:
         try:
@@ -78,7 +71,8 @@ def api(
         except httpx.TransportError:
             return False
 
-    with _process((python, *serve, *options), signal.SIGTERM, answers, environment):
+    where = (app, "--host", "127.0.0.1", "--port", str(port), *options)
+    with _process((python, *serve, *where), signal.SIGTERM, answers, environment):
         yield url
 
 
@@ -90,7 +84,7 @@ def pool_api(database_url: str) -> Iterator[httpx.AsyncClient]:
         "HEADWATER_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
         "HEADWATER_SERVICE_TOKEN": TOKEN,
     }
-    with api("services.pool.main:create_app", "/health/ready", environment, "--factory") as url:
+    with api("services.pool.main:create_app", "/health/ready", environment) as url:
         yield httpx.AsyncClient(
             base_url=url, headers={"X-Headwater-Service-Token": TOKEN}, timeout=600, trust_env=False
         )

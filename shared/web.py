@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import TypeVar
 
 import httpx
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared import openapi
 from shared.bodies import EndSilence, LimitBody
@@ -26,6 +27,7 @@ from shared.settings import Settings
 
 T = TypeVar("T")
 SERVICE_TOKEN_HEADER = "X-Headwater-Service-Token"  # noqa: S105 (a header's name)
+_TOKEN_HEADER = SERVICE_TOKEN_HEADER.lower().encode()
 _OPEN_PATHS = ("/health/", "/metrics", "/openapi.json", "/docs")
 log = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def create_app(
     app.add_middleware(EndSilence, share=1.0 if body_limits is not None else 0.8)
     token = settings.service_token.get_secret_value()
     if check_service_token and token:
-        _require_service_token(app, token.encode())
+        app.add_middleware(RequireServiceToken, token=token.encode())
     elif check_service_token:
         log.warning("HEADWATER_SERVICE_TOKEN is not set: %s answers everybody who reaches it", title)
     answer_errors(app, title)
@@ -83,14 +85,24 @@ def create_app(
     return app
 
 
-def _require_service_token(app: FastAPI, token: bytes) -> None:
-    @app.middleware("http")
-    async def service_token(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get(SERVICE_TOKEN_HEADER, "").encode()
-        if request.url.path.startswith(_OPEN_PATHS) or hmac.compare_digest(given, token):
-            return await call_next(request)
+class RequireServiceToken:
+    """Turns away who does not have the token of services. ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, token: bytes) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] != "http" or scope["path"].startswith(_OPEN_PATHS) or self._is_held_by(scope):
+            await self._app(scope, receive, send)
+            return
         message = f"This address is for services; {SERVICE_TOKEN_HEADER} is missing or wrong."
-        return problem_response(Problem(code="unauthorized", message=message), 401)
+        await problem_response(Problem(code="unauthorized", message=message), 401)(scope, receive, send)
+
+    def _is_held_by(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == _TOKEN_HEADER), b"")
+        return hmac.compare_digest(given, self._token)
 
 
 @asynccontextmanager

@@ -6,17 +6,22 @@ from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Interval, Text, bindparam, func, select, text, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.pool.models import AssignmentRow, OrderRow
 from services.pool.router import UNUSABLE_STATES
 
+# Why an assignment is given up instead of leased once more, NULL while it is not. What is judged is as the statement found it:
+# nothing that leaves an assignment available changes that.
+_HOPELESS = """
+    CASE WHEN q.state = ANY(:unusable) THEN 'question-' || q.state
+         WHEN a.attempts < o.max_attempts THEN NULL
+         WHEN a.state = 'leased' THEN 'lease-expired'
+         ELSE coalesce(a.reason, 'too-many-attempts') END"""
 # One statement, so it needs no transaction around it and no second round trip; Postgres writes the JSON of the answer as well.
 # Each open order's priority is one range of the index, highest first, so that leases of a higher one that run are never walked.
 # A limit out of sight and rows found by an array of ids: one plan is good for every limit, so Postgres plans once a connection.
-# `hopeless`: why an assignment is given up instead of leased once more, NULL while it is not. What is judged is as the statement
-# found it: nothing that leaves an assignment available changes that.
-_CLAIM = text("""
+_CLAIM = text(f"""
     WITH locked AS MATERIALIZED (
         SELECT found.id
         FROM (SELECT DISTINCT priority FROM pool.orders WHERE state = 'open' ORDER BY priority DESC) AS levels,
@@ -26,37 +31,29 @@ _CLAIM = text("""
             ORDER BY available_at, sequence LIMIT (SELECT :limit) FOR UPDATE SKIP LOCKED
         ) AS found
         LIMIT (SELECT :limit)
-    ), work AS (
-        SELECT a.id, o.purpose, o.k, o.sampling, o.deadline_s, q.campaign_id, q.text, q.answer, q.solution, q.kind, q.split,
-            q.domain, q.source, q.state AS question_state, q.tiny, q.level, q.pass_rate,
-            CASE WHEN q.state = ANY(:unusable) THEN 'question-' || q.state
-                 WHEN a.attempts < o.max_attempts THEN NULL
-                 WHEN a.state = 'leased' THEN 'lease-expired'
-                 ELSE coalesce(a.reason, 'too-many-attempts') END AS hopeless
-        FROM pool.assignments a JOIN pool.orders o ON o.id = a.order_id JOIN pool.questions q ON q.id = a.question_id
-        WHERE a.id = ANY(ARRAY(SELECT id FROM locked))
     ), claimed AS (
         UPDATE pool.assignments a SET
-            state = CASE WHEN hopeless IS NULL THEN 'leased' ELSE 'dead' END,
-            reason = coalesce(hopeless, a.reason),
-            available_at = CASE WHEN hopeless IS NULL THEN now() + :lease END,
-            attempts = a.attempts + CASE WHEN hopeless IS NULL THEN 1 ELSE 0 END,
-            lease_token = CASE WHEN hopeless IS NULL THEN gen_random_uuid() ELSE a.lease_token END,
-            worker = CASE WHEN hopeless IS NULL THEN :worker ELSE a.worker END,
-            claimed_at = CASE WHEN hopeless IS NULL THEN now() ELSE a.claimed_at END,
-            finished_at = CASE WHEN hopeless IS NULL THEN a.finished_at ELSE now() END
-        FROM work
-        WHERE a.id = ANY(ARRAY(SELECT id FROM locked)) AND work.id = a.id
-        RETURNING a.order_id, a.question_id, a.policy_id, a.policy_version, a.lease_token, a.available_at, a.attempts,
-            a.priority, a.sequence, work.*
+            state = CASE WHEN {_HOPELESS} IS NULL THEN 'leased' ELSE 'dead' END,
+            reason = coalesce({_HOPELESS}, a.reason),
+            available_at = CASE WHEN {_HOPELESS} IS NULL THEN now() + :lease END,
+            attempts = a.attempts + CASE WHEN {_HOPELESS} IS NULL THEN 1 ELSE 0 END,
+            lease_token = CASE WHEN {_HOPELESS} IS NULL THEN gen_random_uuid() ELSE a.lease_token END,
+            worker = CASE WHEN {_HOPELESS} IS NULL THEN :worker ELSE a.worker END,
+            claimed_at = CASE WHEN {_HOPELESS} IS NULL THEN now() ELSE a.claimed_at END,
+            finished_at = CASE WHEN {_HOPELESS} IS NULL THEN a.finished_at ELSE now() END
+        FROM pool.orders o, pool.questions q
+        WHERE a.id = ANY(ARRAY(SELECT id FROM locked)) AND o.id = a.order_id AND q.id = a.question_id
+        RETURNING a.id, a.order_id, a.question_id, a.policy_id, a.policy_version, a.lease_token, a.available_at, a.attempts,
+            a.priority, a.sequence, a.state, a.reason, o.purpose, o.k, o.sampling, o.deadline_s, q.campaign_id, q.text, q.answer,
+            q.solution, q.kind, q.split, q.domain, q.source, q.state AS question_state, q.tiny, q.level, q.pass_rate
     ), counted AS (
         INSERT INTO pool.counters (scope, name, value)
-        SELECT order_id, unnest(ARRAY['dead', 'dead:' || hopeless]), count(*) FROM claimed WHERE hopeless IS NOT NULL
-        GROUP BY order_id, hopeless
+        SELECT order_id, unnest(ARRAY['dead', 'dead:' || reason]), count(*) FROM claimed WHERE state = 'dead'
+        GROUP BY order_id, reason
     )
     SELECT
-        count(*) FILTER (WHERE hopeless IS NULL) AS leased,
-        array_agg(DISTINCT order_id) FILTER (WHERE hopeless IS NOT NULL) AS buried,
+        count(*) FILTER (WHERE state = 'leased') AS leased,
+        array_agg(DISTINCT order_id) FILTER (WHERE state = 'dead') AS buried,
         (SELECT count(*) FROM pool.orders WHERE state = 'open') AS open_orders,
         string_agg(json_build_object(
             'id', id, 'order_id', order_id, 'purpose', purpose, 'policy_id', policy_id, 'policy_version', policy_version,
@@ -65,9 +62,9 @@ _CLAIM = text("""
                 'kind', kind, 'split', split, 'domain', domain, 'source', source, 'state', question_state, 'tiny', tiny,
                 'level', level, 'pass_rate', pass_rate
             ), 'lease_token', lease_token, 'lease_expires_at', available_at, 'attempt', attempts
-        )::text, ',' ORDER BY priority DESC, sequence) FILTER (WHERE hopeless IS NULL) AS assignments
+        )::text, ',' ORDER BY priority DESC, sequence) FILTER (WHERE state = 'leased') AS assignments
     FROM claimed
-""").bindparams(
+""").bindparams(  # noqa: S608 (a constant)
     bindparam("limit", type_=BigInteger),
     bindparam("lease", type_=Interval),
     bindparam("worker", type_=Text),
@@ -85,13 +82,13 @@ class Claimed:
     assignments: str
 
 
-async def claim(connection: AsyncConnection, limit: int, worker: str, lease_s: float) -> Claimed:
+async def claim(session: AsyncSession, limit: int, worker: str, lease_s: float) -> Claimed:
     """Lease up to `limit` assignments that can be claimed, or bury them where there is no hope; counters follow.
 
     Open ones and leased ones whose lease is over, by priority, then by how long they are available.
     """
     values = {"limit": limit, "worker": worker, "lease": timedelta(seconds=lease_s)}
-    row = (await connection.execute(_CLAIM, values)).one()
+    row = (await session.execute(_CLAIM, values)).one()
     return Claimed(row.leased, row.buried or (), row.open_orders, row.assignments or "")
 
 

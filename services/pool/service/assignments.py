@@ -47,9 +47,9 @@ class Assignments:
     async def _lease(self, request: ClaimRequest, missing: int) -> list[Claimed]:
         """What was found, until it is enough or nothing died on the way."""
         claims: list[Claimed] = []
-        async with self._database.autocommit() as connection:
+        async with self._database.autocommit() as session:
             while missing and (not claims or claims[-1].buried):
-                claims.append(await assignments.claim(connection, missing, request.worker, request.lease_s))
+                claims.append(await assignments.claim(session, missing, request.worker, request.lease_s))
                 missing -= claims[-1].leased
         if buried := {order_id for claim in claims for order_id in claim.buried}:
             await complete_finished(self._database, self._hints, sorted(buried))

@@ -100,7 +100,7 @@ class Orders:
 
     async def get(self, order_id: UUID) -> Order:
         """One order with its progress. Raises: NotFoundError."""
-        async with self._database.transaction() as session:
+        async with self._database.autocommit() as session:
             row = await orders.get(session, order_id)
             if row is None:
                 raise NotFoundError("order", order_id)

@@ -30,10 +30,10 @@ class Questions:
 
     async def counts(self, campaign_id: UUID) -> PoolCounts:
         """The counters of a campaign. States, levels and `tiny` count train questions; `train` counts usable ones."""
-        async with self._database.transaction() as session:
-            if not await campaigns.exists(session, campaign_id):
-                raise NotFoundError("campaign", campaign_id)
+        async with self._database.autocommit() as session:
             values = await counters.of_scope(session, campaign_id)
+            if not values and not await campaigns.exists(session, campaign_id):
+                raise NotFoundError("campaign", campaign_id)
         states = {str(state): values.get(f"state:{state}", 0) for state in QuestionState}
         levels = {level: values[f"level:{level}"] for level in range(1, 6) if values.get(f"level:{level}")}
         plain = {name: values.get(name, 0) for name in ("tiny", "train", "eval", "groups", "responses")}
