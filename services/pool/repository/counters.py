@@ -11,13 +11,15 @@ from services.pool.models import CounterRow
 
 FOLD_ABOVE_ROWS = 64
 FOLD_AT_ONCE = 20_000
+# The plan is kept from when the table was nearly empty, so every step is one that also fits a long tail: groups counted once, rows
+# found by where they are (nobody updates them).
 _FOLD = text("""
-    WITH crowded AS (
+    WITH crowded AS MATERIALIZED (
         SELECT scope, name FROM pool.counters GROUP BY scope, name HAVING count(*) > :above
     ), taken AS (
-        DELETE FROM pool.counters WHERE id IN (
-            SELECT c.id FROM pool.counters c JOIN crowded USING (scope, name) LIMIT :at_once FOR UPDATE OF c SKIP LOCKED
-        ) RETURNING scope, name, value
+        DELETE FROM pool.counters WHERE ctid = ANY(ARRAY(
+            SELECT c.ctid FROM pool.counters c JOIN crowded USING (scope, name) LIMIT :at_once FOR UPDATE OF c SKIP LOCKED
+        )) RETURNING scope, name, value
     ), sums AS (
         INSERT INTO pool.counters (scope, name, value) SELECT scope, name, sum(value) FROM taken GROUP BY scope, name
     )
