@@ -112,10 +112,12 @@ async def milliseconds(ask: Ask) -> float:
 async def in_turns(
     asks: dict[tuple[str, str], Ask], tails: list[tuple[str, str, str]], rounds: int
 ) -> dict[Any, float]:
-    """Median milliseconds of each, after one round that warms up; every tenth round finds new deltas."""
+    """Median milliseconds of each, after one round that warms up; every second there are new deltas."""
     times: dict[tuple[str, str], list[float]] = {key: [] for key in asks}
-    for number in range(rounds + 1):
-        if number % 10 == 0:
+    next_tail = time.monotonic()
+    for _ in range(rounds + 1):
+        if time.monotonic() >= next_tail:
+            next_tail = time.monotonic() + 1.0
             for tail in tails:
                 await unfold(*tail)
         for key, ask in asks.items():

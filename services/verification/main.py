@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.verification.api import create_router
-from services.verification.pool import WorkerPool, worker_command
+from services.verification.cache import Cache, connect
+from services.verification.pool import WorkerPool
+from services.verification.processes import worker_command
 from services.verification.service import Verifier
 from services.verification.settings import VerificationSettings
 from shared import web
@@ -19,7 +21,8 @@ BODY_LIMITS = {"/v1/verdicts": 64 << 20}
 def create_app() -> FastAPI:
     """The app; its worker processes live as long as its lifespan."""
     configure_logging()
-    own = VerificationSettings()
+    own, settings = VerificationSettings(), Settings()
+    cache = Cache(own.cache_entries, connect(settings.redis_url))
     pool = WorkerPool(worker_command(own.memory_bytes), own.workers, own.deadline_s)
 
     @asynccontextmanager
@@ -29,7 +32,8 @@ def create_app() -> FastAPI:
             yield
         finally:
             await pool.close()
+            await cache.close()
 
-    app = web.create_app("verification", Settings(), lifespan, pool.check, body_limits=BODY_LIMITS)
-    app.include_router(create_router(Verifier(pool, own.cache_entries)))
+    app = web.create_app("verification", settings, lifespan, pool.check, body_limits=BODY_LIMITS)
+    app.include_router(create_router(Verifier(pool, cache)))
     return app

@@ -1,15 +1,16 @@
-"""The pool of worker processes: one check at a time each, killed and replaced when late, dead or strained.
+"""The pool of workers: one check at a time each, killed and replaced when late, dead or strained.
 
-Invariants: a check's clock starts when its work starts; a worker that was killed costs nobody but its own check; a check
+Invariants: a check's clock runs while it works, not while it waits; a worker that was killed costs nobody but its own check; a check
 always ends, in a judgement, or in `verifier_unavailable` while no worker can be started at all.
+
+A check that takes longer than SLICE_S while others wait steps aside once: its process is stopped where it is, another worker takes
+its place, and it goes on when nobody waits, or after MAX_ASIDE_S. So a few that hang don't hold up the many that are quick.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
@@ -17,85 +18,37 @@ from collections.abc import Coroutine, Sequence
 from prometheus_client import Counter
 
 from services.verification.kinds.judgement import Judgement, unscored
+from services.verification.processes import Parent, Worker, WorkerDiedError
 from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
 from shared.errors import UnavailableError
 
 log = logging.getLogger(__name__)
-START_DEADLINE_S = 60.0
 MAX_RESTART_PAUSE_S = 30.0
 FRESH_S = 10.0
+SLICE_S = 0.1
+MAX_ASIDE = 32
+MAX_ASIDE_S = 60.0
 _replaced = Counter("headwater_verification_workers_replaced", "Worker processes replaced", ["reason"])
-
-
-def worker_command(memory_bytes: int) -> tuple[str, ...]:
-    """The command of a real worker."""
-    return (sys.executable, "-m", "services.verification.worker", str(memory_bytes))
-
-
-class WorkerDiedError(Exception):
-    """The worker process ended without a reply."""
-
-
-class Worker:
-    """One worker process and its two pipes."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    @classmethod
-    async def start(cls, command: Sequence[str]) -> "Worker":
-        """Start a process and wait until it is warm. Raises OSError, TimeoutError or WorkerDiedError."""
-        pipe = asyncio.subprocess.PIPE
-        worker = cls(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe))
-        try:
-            async with asyncio.timeout(START_DEADLINE_S):
-                await worker._line()
-        except BaseException:
-            await worker.kill()
-            raise
-        return worker
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended, as far as we heard."""
-        return self.process.returncode is None
-
-    async def ask(self, question: bytes, deadline_s: float) -> bytes:
-        """One check. Raises TimeoutError or WorkerDiedError; the worker must be killed after either."""
-        assert self.process.stdin is not None
-        async with asyncio.timeout(deadline_s):
-            try:
-                self.process.stdin.write(question)
-                await self.process.stdin.drain()
-            except (ConnectionError, RuntimeError) as error:
-                raise WorkerDiedError from error
-            return await self._line()
-
-    async def _line(self) -> bytes:
-        assert self.process.stdout is not None
-        line = await self.process.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise WorkerDiedError
-        return line
-
-    async def kill(self) -> None:
-        """End the process, whatever it does."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
+_aside = Counter("headwater_verification_checks_aside", "Checks that stepped aside for those that waited")
+Turn = asyncio.Future[Worker]
 
 
 class WorkerPool:
-    """`size` warm workers; `command` starts one."""
+    """`size` warm workers; `command` starts their parent. `deadline_s` of work is what one check may take."""
 
     def __init__(self, command: Sequence[str], size: int, deadline_s: float) -> None:
         self._command = tuple(command)
         self._size = size
         self._deadline_s = deadline_s
+        self._parent: Parent | None = None
+        self._starting = asyncio.Lock()
         self._workers: set[Worker] = set()
         self._idle: deque[Worker] = deque()
-        self._waiting: deque[asyncio.Future[Worker]] = deque()
+        self._waiting: deque[Turn] = deque()
+        # Workers that stepped aside, each with the one that rests meanwhile, if it goes on already; and their queue.
+        self._aside: dict[Worker, Worker | None] = {}
+        self._waiting_aside: deque[Turn] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._broken = ""
         self._answered_at = float("-inf")
@@ -110,13 +63,16 @@ class WorkerPool:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(worker.kill() for worker in self._workers))
+        for worker in self._workers:
+            worker.kill()
+        if self._parent is not None:
+            await self._parent.kill()
         self._workers.clear()
         self._idle.clear()
 
     def process_ids(self) -> tuple[int, ...]:
         """The processes of the living workers."""
-        return tuple(worker.process.pid for worker in self._workers if worker.alive)
+        return tuple(worker.pid for worker in self._workers if worker.alive)
 
     async def check(self) -> None:
         """Raise UnavailableError unless a worker answered lately, or answers now."""
@@ -137,29 +93,59 @@ class WorkerPool:
 
         Raises: UnavailableError while no worker can be started.
         """
-        question = json.dumps({"kind": kind, "reference": reference, "answer": answer}).encode() + b"\n"
+        check = json.dumps({"kind": kind, "reference": reference, "answer": answer}).encode() + b"\n"
         for _ in range(2):
-            worker = await self._acquire()
-            started = time.perf_counter()
+            worker = await self._acquire(self._waiting)
             leaving = "cancelled"
             try:
-                reply = json.loads(await worker.ask(question, self._deadline_s))
+                line, worked_s = await self._ask(worker, check)
+                reply = json.loads(line)
                 leaving = "memory" if reply["leaving"] else ""
                 self._answered_at = time.monotonic()
             except TimeoutError:
                 leaving = "timeout"
-                reply = {"outcome": VerdictOutcome.UNSCORED, "reason": UnscoredReason.TIMEOUT}
+                return dataclasses.replace(unscored(UnscoredReason.TIMEOUT), milliseconds=1000 * self._deadline_s)
             except WorkerDiedError:
                 leaving = "crash"
                 continue
             finally:
                 self._give_back(worker, leaving)
             reason = reply["reason"] and UnscoredReason(reply["reason"])
-            judgement = Judgement(VerdictOutcome(reply["outcome"]), reason)
-            return dataclasses.replace(judgement, milliseconds=(time.perf_counter() - started) * 1000)
+            return Judgement(VerdictOutcome(reply["outcome"]), reason, 1000 * worked_s)
         return unscored(UnscoredReason.VERIFIER_CRASHED)
 
-    async def _acquire(self) -> Worker:
+    async def _ask(self, worker: Worker, check: bytes) -> tuple[bytes, float]:
+        """The reply, and the seconds of work. Raises: TimeoutError or WorkerDiedError; the worker is of no use after either."""
+        reply = asyncio.ensure_future(worker.ask(check))
+        worked_s = 0.0
+        try:
+            while not reply.done() and worked_s < self._deadline_s:
+                if worked_s and worker not in self._aside and self._waiting and len(self._aside) < MAX_ASIDE:
+                    await self._step_aside(worker)
+                rest_s = self._deadline_s - worked_s
+                started = time.monotonic()
+                await asyncio.wait((reply,), timeout=rest_s if worker in self._aside else min(SLICE_S, rest_s))
+                worked_s += time.monotonic() - started
+            if not reply.done():
+                raise TimeoutError
+            return reply.result(), worked_s
+        finally:
+            reply.cancel()
+
+    async def _step_aside(self, worker: Worker) -> None:
+        """Returns when it is this one's turn again."""
+        worker.pause()
+        self._aside[worker] = None
+        _aside.inc()
+        self._spawn(self._add_worker())
+        try:
+            async with asyncio.timeout(MAX_ASIDE_S):
+                self._aside[worker] = await self._acquire(self._waiting_aside)
+        except TimeoutError:
+            self._aside[worker] = await self._acquire(self._waiting)
+        worker.resume()
+
+    async def _acquire(self, queue: deque[Turn]) -> Worker:
         while self._idle:
             worker = self._idle.popleft()
             if worker.alive:
@@ -167,8 +153,8 @@ class WorkerPool:
             self._replace(worker, "crash")
         if self._broken and not self._workers:
             raise UnavailableError("verifier_unavailable", f"No verification worker can be started: {self._broken}.")
-        turn: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        turn: Turn = asyncio.get_running_loop().create_future()
+        queue.append(turn)
         try:
             return await turn
         except asyncio.CancelledError:
@@ -177,34 +163,38 @@ class WorkerPool:
             raise
 
     def _give_back(self, worker: Worker, leaving: str) -> None:
-        if leaving or not worker.alive:
+        if worker in self._aside:  # its place is another's
+            resting = self._aside.pop(worker)
+            self._workers.discard(worker)
+            worker.kill()
+            if resting is not None:
+                self._give_back(resting, "")
+        elif leaving or not worker.alive:
             self._replace(worker, leaving or "crash")
         else:
             self._release(worker)
 
     def _release(self, worker: Worker) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(worker)
-                return
+        for queue in (self._waiting, self._waiting_aside):
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(worker)
+                    return
         self._idle.append(worker)
 
     def _replace(self, worker: Worker, reason: str) -> None:
         _replaced.labels(reason).inc()
-        log.warning("verification worker %d is replaced: %s", worker.process.pid, reason)
+        log.warning("verification worker %d is replaced: %s", worker.pid, reason)
         self._workers.discard(worker)
-        self._spawn(self._kill_and_add(worker))
-
-    async def _kill_and_add(self, worker: Worker) -> None:
-        await worker.kill()
-        await self._add_worker()
+        worker.kill()
+        self._spawn(self._add_worker())
 
     async def _add_worker(self) -> None:
         pause_s = 0.5
         while True:
             try:
-                worker = await Worker.start(self._command)
+                worker = await self._fork()
             except (OSError, TimeoutError, WorkerDiedError) as error:
                 self._refuse_all(f"{type(error).__name__} {error}".strip())
                 await asyncio.sleep(pause_s)
@@ -216,11 +206,22 @@ class WorkerPool:
             self._release(worker)
             return
 
+    async def _fork(self) -> Worker:
+        async with self._starting:
+            if self._parent is None or not self._parent.alive:
+                self._parent = await Parent.start(self._command)
+            parent = self._parent
+        try:
+            return await parent.fork()
+        except (TimeoutError, WorkerDiedError):
+            await parent.kill()  # the next try starts another
+            raise
+
     def _refuse_all(self, reason: str) -> None:
         log.error("a verification worker did not start: %s", reason)
         self._broken = reason
-        while self._waiting and not self._workers:
-            turn = self._waiting.popleft()
+        turns = [*self._waiting, *self._waiting_aside] if not self._workers else []
+        for turn in turns:
             if not turn.done():
                 turn.set_exception(
                     UnavailableError("verifier_unavailable", f"No verification worker can be started: {reason}.")

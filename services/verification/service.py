@@ -6,13 +6,12 @@ clear verdict is never rewarded.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable
-from hashlib import blake2b
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Protocol
 
 from prometheus_client import Counter
 
+from services.verification.cache import Cache, content_hash
 from services.verification.kinds import choice, exact, math, numeric
 from services.verification.kinds.judgement import INCORRECT, Judgement, unscored
 from shared.contracts.questions import QuestionKind
@@ -56,25 +55,39 @@ class Judges(Protocol):
 
 
 class Verifier:
-    """Gives verdicts; `cache_entries` judgements are remembered, the least recently used is forgotten first."""
+    """Gives verdicts; what may be slow is judged by the `pool`, unless the `cache` knows it."""
 
-    def __init__(self, pool: Judges, cache_entries: int) -> None:
+    def __init__(self, pool: Judges, cache: Cache) -> None:
         self._pool = pool
-        self._cache_entries = cache_entries
-        self._cache: OrderedDict[bytes, Judgement] = OrderedDict()
+        self._cache = cache
         self._running: dict[bytes, asyncio.Task[Judgement]] = {}
 
     async def verdicts(self, batch: VerdictBatch) -> VerdictBatchResult:
         """One verdict a request, in order. Raises UnavailableError when the pool cannot work."""
-        verdicts = await asyncio.gather(*(self.verdict(item) for item in batch.items))
-        items = zip(batch.items, verdicts, strict=True)
-        return VerdictBatchResult(
-            items=tuple(IdentifiedVerdict(id=item.id, verdict=verdict) for item, verdict in items)
-        )
+        finished = {index: item async for index, item in self.as_finished(batch)}
+        return VerdictBatchResult(items=tuple(finished[index] for index in range(len(batch.items))))
 
-    async def verdict(self, request: VerdictRequest) -> Verdict:
+    async def as_finished(self, batch: VerdictBatch) -> AsyncGenerator[tuple[int, IdentifiedVerdict], None]:
+        """The place in the batch and the verdict of each request, as they come. Raises UnavailableError, after those it has."""
+        work = [(request, parse(request.response)) for request in batch.items]
+        await self._cache.load([key for request, trajectory in work for key in _keys(request, trajectory)])
+        tasks = [asyncio.create_task(self._identified(index, *item)) for index, item in enumerate(work)]
+        try:
+            for task in asyncio.as_completed(tasks):
+                yield await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._cache.store()
+
+    async def _identified(
+        self, index: int, request: VerdictRequest, trajectory: Trajectory
+    ) -> tuple[int, IdentifiedVerdict]:
+        return index, IdentifiedVerdict(id=request.id, verdict=await self._verdict(request, trajectory))
+
+    async def _verdict(self, request: VerdictRequest, trajectory: Trajectory) -> Verdict:
         """The verdict of one response; its outcome is that of the LAST attempt."""
-        trajectory = parse(request.response)
         judgements = await self._judge_attempts(request, trajectory)
         last = next((judgements[item] for item in reversed(trajectory.segments) if item in judgements), INCORRECT)
         _verdicts.labels(request.kind, last.outcome, last.reason or "").inc()
@@ -111,9 +124,8 @@ class Verifier:
         quick = SHORTCUTS[kind](reference, answer)
         if quick is not None:
             return quick
-        key = _content_hash(kind, reference, answer)
+        key = content_hash(VERIFIERS[kind], kind, reference, answer)
         if (known := self._cache.get(key)) is not None:
-            self._cache.move_to_end(key)
             return known
         task = self._running.get(key)
         if task is None:
@@ -127,11 +139,16 @@ class Verifier:
             judgement = await self._pool.judge(kind, reference, answer)
         finally:
             del self._running[key]
-        if judgement.outcome is not VerdictOutcome.UNSCORED:
-            self._cache[key] = Judgement(judgement.outcome)  # remembering costs no milliseconds
-            if len(self._cache) > self._cache_entries:
-                self._cache.popitem(last=False)
+        self._cache.put(key, judgement)
         return judgement
+
+
+def _keys(request: VerdictRequest, trajectory: Trajectory) -> Iterator[bytes]:
+    """Of the checks that may be remembered."""
+    if request.kind in SHORTCUTS:
+        for segment in trajectory.solves:
+            if segment.answer is not None:
+                yield content_hash(VERIFIERS[request.kind], request.kind, request.reference, segment.answer)
 
 
 def reward_segments(trajectory: Trajectory, judgements: dict[Segment, Judgement]) -> tuple[ScoredSegment, ...]:
@@ -164,8 +181,3 @@ def verification_reward(truth: VerdictOutcome, claimed: ClaimedVerdict | None) -
     if claimed not in (ClaimedVerdict.CORRECT, ClaimedVerdict.INCORRECT) or truth is VerdictOutcome.UNSCORED:
         return None
     return 1.0 if (claimed is ClaimedVerdict.CORRECT) == (truth is VerdictOutcome.CORRECT) else -1.0
-
-
-def _content_hash(kind: QuestionKind, reference: str, answer: str) -> bytes:
-    sizes = f"{kind}\0{len(reference)}\0{len(answer)}\0".encode()
-    return blake2b(sizes + reference.encode() + b"\0" + answer.encode(), digest_size=16).digest()

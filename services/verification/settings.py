@@ -7,7 +7,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class VerificationSettings(BaseSettings):
-    """`deadline_s`: wall clock of one check, from the start of its work. `memory_bytes`: address space of one worker."""
+    """`deadline_s`: wall clock of one check, from the start of its work. `memory_bytes`: address space of one worker.
+
+    `cache_entries`: judgements that are remembered, so many in memory and so many in Valkey.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HEADWATER_VERIFICATION_", frozen=True)
 

@@ -1,8 +1,8 @@
-"""A worker process: imports once, judges one check at a time, one JSON line in, one out. Its parent kills it when late.
+"""Worker processes: one parent imports everything once and forks them; each judges one check at a time, a JSON line in, one out.
 
-Invariant: whatever it writes to standard output itself is a reply; output of libraries goes to standard error.
-Limit: allocation failures are often swallowed inside computer algebra, so a check during which the address space came near
-its limit and that found nothing equal is `memory`, not incorrect. The death signal of the parent is Linux's.
+The service may stop, go on with or kill any of them, at any moment, and another is there in milliseconds. Invariant: what a library
+prints is never a reply. Limits: allocation failures are often swallowed inside computer algebra, so a check during which the address
+space came near its limit and that found nothing equal is `memory`, not incorrect. The death signal of the parent is Linux's.
 """
 
 import ctypes
@@ -11,8 +11,9 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from services.verification.kinds import math
@@ -21,28 +22,59 @@ from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
 
 Judge = Callable[[str, str], Judgement]
-POOLED: dict[QuestionKind, Judge] = {QuestionKind.MATH: math.judge}
+Judges = Mapping[QuestionKind, Judge]
+POOLED: Judges = {QuestionKind.MATH: math.judge}
+READY = b"\n"
+PID_BYTES = 4
 _PR_SET_PDEATHSIG = 1
 
 
-def serve(judges: dict[QuestionKind, Judge], memory_bytes: int) -> None:
-    """Answer checks until standard input ends. The first line out says that the worker is ready."""
+def fork_workers(judges: Judges, memory_bytes: int, control: socket.socket) -> None:
+    """Say READY; then fork a worker for every socket that comes over `control`, and answer with its process id, until the end."""
     _die_with(os.getppid())
-    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the exit codes
     os.dup2(2, 1)
+    own_pid = os.getpid()
+    control.sendall(READY)
+    while True:
+        _, sockets, _, _ = socket.recv_fds(control, 1, 1)
+        if not sockets:
+            return
+        pid = _fork()
+        if pid == 0:
+            control.close()
+            _die_with(own_pid)
+            serve(judges, memory_bytes, socket.socket(fileno=sockets[0]))
+            os._exit(0)
+        os.close(sockets[0])
+        control.sendall(max(pid, 0).to_bytes(PID_BYTES))
+
+
+def _fork() -> int:
+    """As `os.fork`; -1 while there is no memory or no process to be had, which the service answers for."""
+    try:
+        return os.fork()
+    except OSError as error:
+        logging.getLogger(__name__).error("a worker cannot be forked: %s", error)  # noqa: TRY400 (all there is to say)
+        return -1
+
+
+def serve(judges: Judges, memory_bytes: int, connection: socket.socket) -> None:
+    """Answer checks until the connection ends, or memory came near its limit."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    print("{}", file=replies, flush=True)
-    for line in sys.stdin.buffer:
-        check = json.loads(line)
-        judgement = _judge(judges[QuestionKind(check["kind"])], check["reference"], check["answer"])
-        strained = _peak_bytes() > memory_bytes // 2
-        if strained and judgement.outcome is VerdictOutcome.INCORRECT:
-            judgement = unscored(UnscoredReason.MEMORY)
-        reply = {"outcome": judgement.outcome, "reason": judgement.reason, "leaving": strained}
-        print(json.dumps(reply), file=replies, flush=True)
-        if strained:
-            return
+    with connection.makefile("rb") as checks:
+        for line in checks:
+            check = json.loads(line)
+            judgement = _judge(judges[QuestionKind(check["kind"])], check["reference"], check["answer"])
+            strained = _peak_bytes() > memory_bytes // 2
+            if strained and judgement.outcome is VerdictOutcome.INCORRECT:
+                judgement = unscored(UnscoredReason.MEMORY)
+            reply = {"outcome": judgement.outcome, "reason": judgement.reason, "leaving": strained}
+            connection.sendall(json.dumps(reply).encode() + b"\n")
+            if strained:
+                return
 
 
 def _judge(judge: Judge, reference: str, answer: str) -> Judgement:
@@ -69,11 +101,10 @@ def _die_with(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m services.verification.worker MEMORY_BYTES`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends its workers
+    """`python -m services.verification.worker MEMORY_BYTES CONTROL_FD`."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the timeouts that we leave to the parent
     math.judge(r"\frac{1}{2}", "0.5x")  # the imports and the grammar, before the first check's clock runs
-    serve(POOLED, int(sys.argv[1]))
+    fork_workers(POOLED, int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,58 @@
-"""A worker whose judge does what the answer says. Run as a program by the tests, with the memory limit as its argument."""
+"""Workers whose judge does what the answer says. Run as a program by the tests, as the real one is."""
 
+import contextlib
 import os
+import socket
 import sys
 import time
 
 from services.verification.kinds.judgement import Judgement, scored
-from services.verification.worker import serve
+from services.verification.worker import fork_workers
 from shared.contracts.questions import QuestionKind
 
 
-def judge(reference: str, answer: str) -> Judgement:
-    """`hang`, `crash`, `raise`, `memory`, `swallow` and `noise` do that; anything else is compared."""
-    if answer.startswith("hang"):
+def hang() -> None:
+    """Never return."""
+    while True:
+        time.sleep(1)
+
+
+def slow() -> None:
+    """Half a second of work."""
+    until = time.process_time() + 0.5
+    while time.process_time() < until:
+        pass
+
+
+def fail() -> None:
+    """As a checker does."""
+    raise ZeroDivisionError
+
+
+def swallow() -> None:
+    """Run out of memory and hide it."""
+    kept = []
+    with contextlib.suppress(MemoryError):
         while True:
-            time.sleep(1)
-    if answer == "crash":
-        os._exit(3)
-    if answer == "raise":
-        raise ZeroDivisionError
-    if answer == "memory":
-        bytearray(1 << 40)
-    if answer == "swallow":
-        kept = []
-        try:
-            while True:
-                kept.append(bytearray(1 << 24))
-        except MemoryError:
-            return scored(False)
-    if answer == "noise":
-        print("not a reply")  # noqa: T201
+            kept.append(bytearray(1 << 24))
+
+
+BEHAVIOUR = {
+    "hang": hang,
+    "slow": slow,
+    "crash": lambda: os._exit(3),
+    "raise": fail,
+    "memory": lambda: bytearray(1 << 40),
+    "swallow": swallow,
+    "noise": lambda: print("not a reply"),  # noqa: T201
+}
+
+
+def judge(reference: str, answer: str) -> Judgement:
+    """Do what the first word of the answer says, if anything; then compare."""
+    BEHAVIOUR.get(answer.split(" ")[0], lambda: None)()
     return scored(reference == answer)
 
 
 if __name__ == "__main__":
-    serve({QuestionKind.MATH: judge}, int(sys.argv[1]))
+    fork_workers({QuestionKind.MATH: judge}, int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))

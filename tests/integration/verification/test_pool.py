@@ -9,13 +9,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
+from fastapi import FastAPI
 
+from services.verification.api import create_router
+from services.verification.cache import Cache
 from services.verification.main import create_app
-from services.verification.pool import WorkerPool, worker_command
+from services.verification.pool import WorkerPool
+from services.verification.processes import worker_command
 from services.verification.service import Verifier
 from shared.contracts.questions import QuestionKind
-from shared.contracts.verdicts import UnscoredReason, VerdictBatch, VerdictBatchResult, VerdictOutcome, VerdictRequest
+from shared.contracts.verdicts import (
+    IdentifiedVerdict,
+    UnscoredReason,
+    VerdictBatch,
+    VerdictBatchResult,
+    VerdictOutcome,
+    VerdictRequest,
+)
 from shared.errors import UnavailableError
 
 pytestmark = pytest.mark.integration
@@ -43,7 +55,7 @@ async def test_twenty_items_of_which_two_hang():
             VerdictRequest(id=str(i), kind=MATH, reference="x1", response=f"\\boxed{{{answer}}}")
             for i, answer in enumerate(answers)
         )
-        verifier = Verifier(pool, 100)
+        verifier = Verifier(pool, Cache(100))
         result = await verifier.verdicts(VerdictBatch(items=items))
         assert [item.id for item in result.items] == [str(i) for i in range(20)]
         for answer, item in zip(answers, result.items, strict=True):
@@ -93,15 +105,48 @@ async def test_workers_killed_at_work_and_idle():
         hanging = asyncio.create_task(pool.judge(MATH, "x", "hang"))
         others = [asyncio.create_task(pool.judge(MATH, "x", "x")) for _ in range(3)]
         await asyncio.gather(*others)
-        for _ in range(2):  # the one that hangs, its second try, and whoever is idle
-            while len(pool.process_ids()) < 2:
-                await asyncio.sleep(0.01)
+        while not hanging.done():  # the one that hangs, its second try, and whoever is idle
             for process_id in pool.process_ids():
                 os.kill(process_id, signal.SIGKILL)
-            while pool.process_ids():
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         assert (await hanging).reason is UnscoredReason.VERIFIER_CRASHED
         assert (await pool.judge(MATH, "x", "x")).outcome is VerdictOutcome.CORRECT
+
+
+async def test_the_parent_of_the_workers_is_killed_and_started_again():
+    async with workers(size=2) as pool:
+        await pool.judge(MATH, "x", "x")
+        hanging = asyncio.create_task(pool.judge(MATH, "x", "hang"))
+        await asyncio.sleep(0.05)
+        parents = {psutil.Process(process_id).ppid() for process_id in pool.process_ids()}
+        assert len(parents) == 1
+        os.kill(parents.pop(), signal.SIGKILL)
+        assert (await pool.judge(MATH, "x", "x")).outcome is VerdictOutcome.CORRECT
+        hanging.cancel()
+
+
+async def test_those_that_hang_step_aside_and_still_end():
+    async with workers(size=1, deadline_s=1.0) as pool:
+        hanging = [asyncio.create_task(pool.judge(MATH, "x", f"hang {n}")) for n in range(4)]
+        await asyncio.sleep(0)
+        quick = [asyncio.create_task(pool.judge(MATH, "x", "x")) for _ in range(20)]
+        assert {judgement.outcome for judgement in await asyncio.gather(*quick)} == {VerdictOutcome.CORRECT}
+        assert not any(task.done() for task in hanging)  # each had a slice, and waits for the rest of its second
+        ended = await asyncio.gather(*hanging)
+        assert {judgement.reason for judgement in ended} == {UnscoredReason.TIMEOUT}
+        assert len(pool.process_ids()) <= 2
+        assert (await pool.judge(MATH, "x", "x")).outcome is VerdictOutcome.CORRECT
+
+
+async def test_one_that_is_slow_goes_on_where_it_was():
+    async with workers(size=1) as pool:
+        slow = asyncio.create_task(pool.judge(MATH, "slow", "slow"))
+        await asyncio.sleep(0)
+        assert (await pool.judge(MATH, "x", "x")).outcome is VerdictOutcome.CORRECT
+        assert not slow.done()
+        judgement = await slow
+        assert judgement.outcome is VerdictOutcome.CORRECT
+        assert judgement.milliseconds >= 500
 
 
 async def test_a_caller_that_leaves_takes_no_worker_with_it():
@@ -122,21 +167,64 @@ async def test_workers_that_cannot_start_refuse_instead_of_hanging():
             await pool.judge(MATH, "x", "x")
 
 
-async def test_the_api(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HEADWATER_VERIFICATION_WORKERS", "1")
+@asynccontextmanager
+async def api() -> AsyncIterator[httpx.AsyncClient]:
     app = create_app()
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://v") as client:
         while (await client.get("/health/ready")).status_code != 200:
             await asyncio.sleep(0.1)
-        items = (
-            VerdictRequest(id="b", kind=MATH, reference="5", response="no answer"),
-            VerdictRequest(id="a", kind=MATH, reference="x+1", response="\\boxed{1+x}"),
-        )
-        batch = VerdictBatch(items=items).model_dump(mode="json")
+        yield client
+
+
+async def test_the_api(monkeypatch: pytest.MonkeyPatch, redis_url: str):
+    monkeypatch.setenv("HEADWATER_VERIFICATION_WORKERS", "1")
+    monkeypatch.setenv("HEADWATER_REDIS_URL", redis_url)
+    items = (
+        VerdictRequest(id="b", kind=MATH, reference="5", response="no answer"),
+        VerdictRequest(id="a", kind=MATH, reference="x+1", response="\\boxed{1+x}"),
+    )
+    batch = VerdictBatch(items=items).model_dump(mode="json")
+    async with api() as client:
         response = await client.post("/v1/verdicts", json=batch)
         result = VerdictBatchResult.model_validate_json(response.content)
         assert [(item.id, item.verdict.outcome) for item in result.items] == [("b", "incorrect"), ("a", "correct")]
         assert result.items[1].verdict.verifier.startswith("math-verify@")
         bad = await client.post("/v1/verdicts", json={"items": [{"id": "a", "kind": "poem"}]})
         assert bad.status_code == 422
+    async with api() as client:  # another process, in effect: the judgement comes from Valkey, in no time of work
+        again = await client.post("/v1/verdicts", json=batch)
+        verdicts = VerdictBatchResult.model_validate_json(again.content)
+        assert [item.verdict.outcome for item in verdicts.items] == ["incorrect", "correct"]
+        assert verdicts.items[1].verdict.milliseconds == 0
+
+
+async def test_verdicts_stream_past_one_that_hangs(monkeypatch: pytest.MonkeyPatch, redis_url: str):
+    monkeypatch.setenv("HEADWATER_VERIFICATION_DEADLINE_S", "5")
+    monkeypatch.setenv("HEADWATER_REDIS_URL", redis_url)
+    answers = ["9^{9^{9}}", *(f"x/3+{n}-{n}" for n in range(20))]
+    items = tuple(
+        VerdictRequest(id=str(n), kind=MATH, reference=r"\frac{x}{3}", response=f"\\boxed{{{answer}}}")
+        for n, answer in enumerate(answers)
+    )
+    body = VerdictBatch(items=items).model_dump(mode="json")
+    async with api() as client:
+        answer = await client.post("/v1/verdicts", json=body, headers={"Accept": "application/x-ndjson"})
+    lines = [IdentifiedVerdict.model_validate_json(line) for line in answer.text.splitlines()]
+    assert answer.headers["content-type"].startswith("application/x-ndjson")
+    assert (lines[-1].id, lines[-1].verdict.unscored_reason) == ("0", "timeout")
+    assert {line.id: line.verdict.outcome for line in lines[:-1]} == {str(n): "correct" for n in range(1, 21)}
+
+
+async def test_a_stream_without_a_worker_is_refused_before_it_begins():
+    async with workers((sys.executable, "-c", "raise SystemExit(1)")) as pool:
+        app = FastAPI()
+        app.include_router(create_router(Verifier(pool, Cache(10))))
+        item = VerdictRequest(id="0", kind=MATH, reference="x", response="\\boxed{y}")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://v") as client:
+            with pytest.raises(UnavailableError):
+                await client.post(
+                    "/v1/verdicts",
+                    json=VerdictBatch(items=(item,)).model_dump(mode="json"),
+                    headers={"Accept": "application/x-ndjson"},
+                )

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from services.sampling.client import GenerationClient, HeldLeases, PoolClient, VerificationClient
 from services.sampling.service.drain import Drain, DrainReport
 from services.sampling.settings import SamplingSettings
+from services.verification.cache import Cache
 from services.verification.kinds.judgement import CORRECT, Judgement
 from services.verification.service import Verifier
 from shared.arrow import hand_in
@@ -222,7 +223,7 @@ class FakeVerification:
 
     def app(self) -> FastAPI:
         app = FastAPI()
-        verifier = Verifier(self.judges, 1000)
+        verifier = Verifier(self.judges, Cache(1000))
 
         @app.post("/v1/verdicts")
         async def verdicts(batch: VerdictBatch) -> Response:

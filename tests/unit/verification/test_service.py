@@ -4,10 +4,18 @@ import asyncio
 
 import pytest
 
+from services.verification.cache import Cache
 from services.verification.kinds.judgement import CORRECT, INCORRECT, Judgement, unscored
 from services.verification.service import Verifier, verification_reward
 from shared.contracts.questions import QuestionKind
-from shared.contracts.verdicts import ClaimedVerdict, UnscoredReason, VerdictBatch, VerdictOutcome, VerdictRequest
+from shared.contracts.verdicts import (
+    ClaimedVerdict,
+    UnscoredReason,
+    Verdict,
+    VerdictBatch,
+    VerdictOutcome,
+    VerdictRequest,
+)
 from shared.trajectories.segments import RECHECK_PHRASE, RETRY_PHRASE
 
 CHECKED = f"\n{RECHECK_PHRASE}\nlet me see\nTherefore, the answer"
@@ -30,8 +38,12 @@ def request(response: str, reference: str = "5", kind: QuestionKind = QuestionKi
     return VerdictRequest(id="r", kind=kind, reference=reference, response=response)
 
 
+async def one(verifier: Verifier, item: VerdictRequest) -> Verdict:
+    return (await verifier.verdicts(VerdictBatch(items=(item,)))).items[0].verdict
+
+
 async def verdict(response: str, reference: str = "5", pool: Pool | None = None):
-    return await Verifier(pool or Pool(), 10).verdict(request(response, reference))
+    return await one(Verifier(pool or Pool(), Cache(10)), request(response, reference))
 
 
 async def test_two_rounds():
@@ -103,30 +115,30 @@ def test_verification_reward(truth: VerdictOutcome, claimed: ClaimedVerdict | No
 
 async def test_same_check_runs_once_and_is_remembered():
     pool = Pool()
-    verifier = Verifier(pool, 10)
+    verifier = Verifier(pool, Cache(10))
     batch = VerdictBatch(items=tuple(request("\\boxed{y}", "x") for _ in range(5)))
     assert len((await verifier.verdicts(batch)).items) == 5
-    await verifier.verdict(request("\\boxed{y}", "x"))
+    await one(verifier, request("\\boxed{y}", "x"))
     assert pool.asked == ["y"]
-    await verifier.verdict(request("\\boxed{y}", "z"))
+    await one(verifier, request("\\boxed{y}", "z"))
     assert pool.asked == ["y", "y"]
 
 
 async def test_failures_are_not_remembered_and_the_cache_is_bounded():
     pool = Pool(unscored(UnscoredReason.TIMEOUT))
-    verifier = Verifier(pool, 1)
-    assert (await verifier.verdict(request("\\boxed{y}", "x"))).outcome is VerdictOutcome.UNSCORED
-    assert (await verifier.verdict(request("\\boxed{y}", "x"))).outcome is VerdictOutcome.CORRECT
-    await verifier.verdict(request("\\boxed{z}", "x"))
-    await verifier.verdict(request("\\boxed{y}", "x"))
+    verifier = Verifier(pool, Cache(1))
+    assert (await one(verifier, request("\\boxed{y}", "x"))).outcome is VerdictOutcome.UNSCORED
+    assert (await one(verifier, request("\\boxed{y}", "x"))).outcome is VerdictOutcome.CORRECT
+    await one(verifier, request("\\boxed{z}", "x"))
+    await one(verifier, request("\\boxed{y}", "x"))
     assert pool.asked == ["y", "y", "z", "y"]
 
 
 async def test_in_process_kinds_and_integers_need_no_pool():
     pool = Pool()
-    verifier = Verifier(pool, 10)
+    verifier = Verifier(pool, Cache(10))
     for kind, reference in ((QuestionKind.NUMERIC, "5.0"), (QuestionKind.EXACT, "5"), (QuestionKind.MATH, "5")):
-        given = await verifier.verdict(request("\\boxed{5}", reference, kind))
+        given = await one(verifier, request("\\boxed{5}", reference, kind))
         assert given.outcome is VerdictOutcome.CORRECT
         assert "@" in given.verifier
     assert pool.asked == []
