@@ -96,8 +96,9 @@ async def fill(url: str, client: httpx.AsyncClient, questions: int) -> tuple[str
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         await connection.execute("SET session_replication_role = replica")  # the rows' references are known to be there
-        await connection.execute(_QUESTIONS, UUID(campaign), questions)
-        await connection.execute(_TEXTS)
+        async with connection.transaction():  # together, or the pool begins to index the texts as well
+            await connection.execute(_QUESTIONS, UUID(campaign), questions)
+            await connection.execute(_TEXTS)
         await connection.execute(_ASSIGNMENTS, UUID(order))
         await connection.execute(_EVENTS)
         await connection.execute("VACUUM (ANALYZE)")

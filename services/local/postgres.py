@@ -78,8 +78,8 @@ def command(directory: Path, port: int) -> tuple[str, ...]:
         "unix_socket_directories": "",
         "fsync": "on",
         "max_connections": "300",
-        "shared_buffers": "128MB",
-        "max_wal_size": "1GB",
+        "shared_buffers": "512MB",
+        "max_wal_size": "4GB",  # ids and hashes come in no order: a checkpoint makes whole pages of every index be written again
         "log_min_messages": "warning",
     }
     settings = (word for name, value in configuration.items() for word in ("-c", f"{name}={value}"))

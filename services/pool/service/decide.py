@@ -92,6 +92,9 @@ def _expose(item: NewQuestion, stored: Sequence[StoredQuestion], near: Sequence[
 
 def _take(item: NewQuestion, near: Sequence[Near], decision: Decision) -> None:
     """Accept a train question, unless it is near an eval question or asks the same as another train question."""
+    if not near:
+        decision.accepted[item.id] = item
+        return
     there = [found for found in near if found.is_stored or found.question.id in decision.accepted]
     evals = [found for found in there if found.question.split is Split.EVAL]
     same = [found for found in there if found.question.split is Split.TRAIN and _asks_the_same(item, found.question)]

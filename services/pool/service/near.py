@@ -31,6 +31,10 @@ _TOKEN = re.compile(
     r"|[^\W_]"  # letters alone
     r"|[^\w\s.,;:!?'\"$`‘“”„«»…–—-]|-"  # everything else but the punctuation of prose
 )
+# The same on ASCII, several times as fast.
+_ASCII_TOKEN = re.compile(
+    r"[A-Za-z]{2,}(?:['-][A-Za-z]+)*|\.?[0-9]+(?:[.,:][0-9]+)*!*|[A-Za-z0-9]|[^\w\s.,;:!?'\"$`-]|-"
+)
 _SAME_SIGNS = str.maketrans({"−": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "’": "'", "‑": "-"})
 _ARTICLES = frozenset("ai")  # single letters that are words
 _NUMBERS = (
@@ -51,15 +55,18 @@ class Words(NamedTuple):
 
 def words(text: str) -> Words:
     """The n-grams and the formula of a text; case, white space and the punctuation of prose are in neither."""
-    normal = normal_text(text).casefold()
-    if not normal.isascii():
-        normal = normal.translate(_SAME_SIGNS)
-    tokens = _TOKEN.findall(normal) or [normal]
+    tokens = _tokens(normal_text(text).casefold())
     if len(tokens) < WORDS:
         shingles = frozenset((" ".join(tokens),))
     else:
         shingles = frozenset(map(" ".join, zip(tokens, tokens[1:], tokens[2:], strict=False)))
     return Words(shingles, tuple(filter(_is_formula, tokens)))
+
+
+def _tokens(normal: str) -> list[str]:
+    if normal.isascii():
+        return _ASCII_TOKEN.findall(normal) or [normal]
+    return _TOKEN.findall(normal.translate(_SAME_SIGNS)) or [normal]
 
 
 def _is_formula(token: str) -> bool:

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.pool.identity import normal_text
@@ -78,6 +78,12 @@ def test_what_is_counted_or_computed_is_never_passed_over(one: str, other: str):
 )
 def test_other_words_for_the_same_are_near(one: str, other: str):
     assert alike(one, other) >= 0.8
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=[chr(code) for code in range(128)], max_size=60))
+def test_ascii_is_cut_as_any_text_is(text: str):
+    assert near._ASCII_TOKEN.findall(text) == near._TOKEN.findall(text)
 
 
 def test_short_texts_are_near_only_in_the_same_words():

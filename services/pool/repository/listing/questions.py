@@ -19,6 +19,8 @@ from shared.contracts.questions import Split
 
 # A question gets its time when its transaction begins and its position later; no transaction waits so long between.
 TIME_SLACK = timedelta(hours=1)
+# How many texts have a piece decides between its index and reading along the positions, and a plan for any piece cannot know.
+_PLAN_FOR_THE_PIECE = text("SET LOCAL plan_cache_mode = force_custom_plan")
 # The first position of a campaign whose question was made at a moment or later, or one behind the last.
 _FIRST_SINCE = text("""
     WITH RECURSIVE halving(low, high) AS (
@@ -149,6 +151,7 @@ async def _with_text(
     """Questions with a piece of text: looked up as far as texts are indexed, then read one by one."""
     escaped = piece.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     pattern = f"%{escaped}%"
+    await session.execute(_PLAN_FOR_THE_PIECE)
     end = await indexed_to(session, listing.campaign)
     indexed = (
         select(QuestionRow)
