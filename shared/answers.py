@@ -6,6 +6,7 @@ reads, and that may never return.
 
 import re
 from fractions import Fraction
+from typing import NamedTuple
 
 from shared.contracts.questions import QuestionKind
 from shared.normal_forms import nfkc
@@ -19,6 +20,7 @@ _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{{1,3}})?"
 _NUMBER = re.compile(rf"^([+-]?)({_DECIMAL})(?:/({_DIGITS}))?%?$")
 _FRACTION = re.compile(r"^([+-]?)\\[dt]?frac\{([+-]?[0-9]+)\}\{([0-9]+)\}%?$")
+_WITHIN = re.compile(r"±|\+/?-|\\pm(?![a-z])")
 _NOISE = re.compile(r"\\[,;!$ ]|[\s$€£¥]|\\(?=%)")
 
 
@@ -53,6 +55,26 @@ def number(text: str) -> Fraction | None:
     return -value if sign == "-" else value
 
 
+class Within(NamedTuple):
+    """A number and how far another may be from it; None where the text does not say."""
+
+    value: Fraction
+    tolerance: Fraction | None
+
+
+def within(text: str) -> Within | None:
+    """Kind `numeric`: a number alone, or with an absolute or a relative tolerance (`3.14 ± 0.01`, `200 ± 5%`; also `+-`, `\\pm`)."""
+    written, *tolerances = _WITHIN.split(text) if len(text) <= MAX_NUMBER_CHARACTERS else (text,)
+    value = number(written)
+    if value is None or not tolerances:
+        return value if value is None else Within(value, None)
+    tolerance = number(tolerances[0]) if len(tolerances) == 1 else None
+    if tolerance is None or tolerance < 0:
+        return None
+    is_relative = tolerances[0].strip(" $").endswith("%")
+    return Within(value, tolerance * abs(value) / 100 if is_relative else tolerance)
+
+
 def is_readable(kind: QuestionKind, reference: str) -> bool:
     """Whether answers can be judged against this reference; one of kind `math` is taken on trust."""
     match kind:
@@ -61,6 +83,6 @@ def is_readable(kind: QuestionKind, reference: str) -> bool:
         case QuestionKind.CHOICE:
             return chosen(reference) is not None
         case QuestionKind.NUMERIC:
-            return number(reference) is not None
+            return within(reference) is not None
         case QuestionKind.MATH:
             return True

@@ -1,19 +1,21 @@
-"""The pool of workers: one check at a time each, killed and replaced when late, dead or strained.
+"""The pool of workers: a bounded number of checks at once, each in a process that is killed when it is late, dead or strained.
 
 Invariants: a check's clock runs while it works, not while it waits; a worker that was killed costs nobody but its own check; a check
-always ends, in a judgement, or in `verifier_unavailable` while no worker can be started at all.
+always ends, in a judgement, or in `verifier_unavailable` while no worker can be started.
 
-A check that takes longer than SLICE_S while others wait steps aside once: its process is stopped where it is, another worker takes
-its place, and it goes on when nobody waits, or after MAX_ASIDE_S. So a few that hang don't hold up the many that are quick.
+A check that takes longer than its slice while others wait steps aside: its process is stopped where it is, and goes on when it is its
+turn again, behind those that stepped aside less often, for ever longer slices. So a few that hang don't hold up the many that are
+quick. Who stood aside for MAX_ASIDE_S goes first.
 """
 
 import asyncio
-import dataclasses
+import heapq
+import itertools
 import json
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import Counter
 
@@ -24,45 +26,47 @@ from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
 from shared.errors import UnavailableError
 
 log = logging.getLogger(__name__)
-MAX_RESTART_PAUSE_S = 30.0
 FRESH_S = 10.0
-SLICE_S = 0.1
+FIRST_RESTART_PAUSE_S, LAST_RESTART_PAUSE_S = 0.5, 30.0
+SLICE_S = 0.15
 MAX_ASIDE = 32
 MAX_ASIDE_S = 60.0
 _replaced = Counter("headwater_verification_workers_replaced", "Worker processes replaced", ["reason"])
-_aside = Counter("headwater_verification_checks_aside", "Checks that stepped aside for those that waited")
-Turn = asyncio.Future[Worker]
+_stepped_aside = Counter(
+    "headwater_verification_checks_aside", "Times that a check stepped aside for those that waited"
+)
 
 
 class WorkerPool:
-    """`size` warm workers; `command` starts their parent. `deadline_s` of work is what one check may take."""
+    """`size` checks at once; `command` starts the parent of the workers. `deadline_s` of work is what one check may take."""
 
     def __init__(self, command: Sequence[str], size: int, deadline_s: float) -> None:
         self._command = tuple(command)
         self._size = size
         self._deadline_s = deadline_s
+        self._free = size
+        self._turns: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap: times aside, order of arrival
+        self._arrivals = itertools.count()
+        self._aside = 0
         self._parent: Parent | None = None
         self._starting = asyncio.Lock()
+        self._restart_pause_s = FIRST_RESTART_PAUSE_S
+        self._restart_from = float("-inf")
+        self._broken = ""
         self._workers: set[Worker] = set()
         self._idle: deque[Worker] = deque()
-        self._waiting: deque[Turn] = deque()
-        # Workers that stepped aside, each with the one that rests meanwhile, if it goes on already; and their queue.
-        self._aside: dict[Worker, Worker | None] = {}
-        self._waiting_aside: deque[Turn] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._broken = ""
+        self._first: asyncio.Task[None] | None = None
         self._answered_at = float("-inf")
 
     def start(self) -> None:
-        """Begin to start the workers; checks wait for the first of them."""
-        for _ in range(self._size):
-            self._spawn(self._add_worker())
+        """Begin to start the workers; checks wait for them."""
+        self._first = asyncio.get_running_loop().create_task(self._start_first())
 
     async def close(self) -> None:
         """End every worker."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._first is not None:
+            self._first.cancel()
+            await asyncio.gather(self._first, return_exceptions=True)
         for worker in self._workers:
             worker.kill()
         if self._parent is not None:
@@ -89,42 +93,53 @@ class WorkerPool:
             )
 
     async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
-        """One check by the next free worker; a check whose worker dies is tried once more.
+        """One check in its turn; a check whose worker dies is tried once more.
 
         Raises: UnavailableError while no worker can be started.
         """
         check = json.dumps({"kind": kind, "reference": reference, "answer": answer}).encode() + b"\n"
         for _ in range(2):
-            worker = await self._acquire(self._waiting)
-            leaving = "cancelled"
+            await self._acquire(0)
             try:
-                line, worked_s = await self._ask(worker, check)
-                reply = json.loads(line)
-                leaving = "memory" if reply["leaving"] else ""
-                self._answered_at = time.monotonic()
-            except TimeoutError:
-                leaving = "timeout"
-                return dataclasses.replace(unscored(UnscoredReason.TIMEOUT), milliseconds=1000 * self._deadline_s)
-            except WorkerDiedError:
-                leaving = "crash"
-                continue
+                judgement = await self._try(check)
             finally:
-                self._give_back(worker, leaving)
-            reason = reply["reason"] and UnscoredReason(reply["reason"])
-            return Judgement(VerdictOutcome(reply["outcome"]), reason, 1000 * worked_s)
+                self._release()
+            if judgement is not None:
+                return judgement
         return unscored(UnscoredReason.VERIFIER_CRASHED)
+
+    async def _try(self, check: bytes) -> Judgement | None:
+        """The judgement; None when the worker died."""
+        worker = await self._worker()
+        leaving = "cancelled"
+        try:
+            line, worked_s = await self._ask(worker, check)
+            reply = json.loads(line)
+            leaving = "memory" if reply["leaving"] else ""
+        except TimeoutError:
+            leaving = "timeout"
+            return Judgement(VerdictOutcome.UNSCORED, UnscoredReason.TIMEOUT, 1000 * self._deadline_s)
+        except WorkerDiedError:
+            leaving = "crash"
+            return None
+        finally:
+            self._give_back(worker, leaving)
+        self._answered_at = time.monotonic()
+        reason = reply["reason"] and UnscoredReason(reply["reason"])
+        return Judgement(VerdictOutcome(reply["outcome"]), reason, 1000 * worked_s)
 
     async def _ask(self, worker: Worker, check: bytes) -> tuple[bytes, float]:
         """The reply, and the seconds of work. Raises: TimeoutError or WorkerDiedError; the worker is of no use after either."""
         reply = asyncio.ensure_future(worker.ask(check))
-        worked_s = 0.0
+        worked_s, times_aside, slice_ends_s = 0.0, 0, SLICE_S
         try:
             while not reply.done() and worked_s < self._deadline_s:
-                if worked_s and worker not in self._aside and self._waiting and len(self._aside) < MAX_ASIDE:
-                    await self._step_aside(worker)
-                rest_s = self._deadline_s - worked_s
+                if worked_s >= slice_ends_s and self._turns and self._aside < MAX_ASIDE:
+                    times_aside += 1
+                    slice_ends_s = worked_s + SLICE_S * 2 ** (times_aside - 1)
+                    await self._step_aside(worker, times_aside)
                 started = time.monotonic()
-                await asyncio.wait((reply,), timeout=rest_s if worker in self._aside else min(SLICE_S, rest_s))
+                await asyncio.wait((reply,), timeout=min(SLICE_S, self._deadline_s - worked_s))
                 worked_s += time.monotonic() - started
             if not reply.done():
                 raise TimeoutError
@@ -132,102 +147,115 @@ class WorkerPool:
         finally:
             reply.cancel()
 
-    async def _step_aside(self, worker: Worker) -> None:
+    async def _step_aside(self, worker: Worker, times: int) -> None:
         """Returns when it is this one's turn again."""
+        _stepped_aside.inc()
         worker.pause()
-        self._aside[worker] = None
-        _aside.inc()
-        self._spawn(self._add_worker())
+        self._aside += 1
+        self._release()
         try:
-            async with asyncio.timeout(MAX_ASIDE_S):
-                self._aside[worker] = await self._acquire(self._waiting_aside)
-        except TimeoutError:
-            self._aside[worker] = await self._acquire(self._waiting)
+            try:
+                async with asyncio.timeout(MAX_ASIDE_S):
+                    await self._acquire(times)
+            except TimeoutError:
+                await self._acquire(-1)
+        except BaseException:
+            self._free -= 1  # our caller, which knows nothing of this, gives back what we do not have
+            raise
+        finally:
+            self._aside -= 1
         worker.resume()
 
-    async def _acquire(self, queue: deque[Turn]) -> Worker:
+    async def _acquire(self, times_aside: int) -> None:
+        if self._free > 0 and not self._turns:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._turns, (times_aside, next(self._arrivals), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        self._free += 1
+        while self._turns and self._free > 0:
+            _, _, turn = heapq.heappop(self._turns)
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+
+    async def _worker(self) -> Worker:
+        """One that is idle, or a new one. Raises: UnavailableError."""
         while self._idle:
             worker = self._idle.popleft()
             if worker.alive:
                 return worker
-            self._replace(worker, "crash")
-        if self._broken and not self._workers:
-            raise UnavailableError("verifier_unavailable", f"No verification worker can be started: {self._broken}.")
-        turn: Turn = asyncio.get_running_loop().create_future()
-        queue.append(turn)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._release(turn.result())
-            raise
+            self._retire(worker, "crash")
+        worker = await self._fork()
+        self._workers.add(worker)
+        return worker
 
     def _give_back(self, worker: Worker, leaving: str) -> None:
-        if worker in self._aside:  # its place is another's
-            resting = self._aside.pop(worker)
-            self._workers.discard(worker)
-            worker.kill()
-            if resting is not None:
-                self._give_back(resting, "")
-        elif leaving or not worker.alive:
-            self._replace(worker, leaving or "crash")
-        else:
-            self._release(worker)
+        if leaving or not worker.alive:
+            self._retire(worker, leaving or "crash")
+        elif len(self._idle) < self._size:
+            self._idle.append(worker)
+        else:  # it stood in for one that is back
+            self._end(worker)
 
-    def _release(self, worker: Worker) -> None:
-        for queue in (self._waiting, self._waiting_aside):
-            while queue:
-                turn = queue.popleft()
-                if not turn.done():
-                    turn.set_result(worker)
-                    return
-        self._idle.append(worker)
-
-    def _replace(self, worker: Worker, reason: str) -> None:
+    def _retire(self, worker: Worker, reason: str) -> None:
         _replaced.labels(reason).inc()
         log.warning("verification worker %d is replaced: %s", worker.pid, reason)
+        self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
         self._workers.discard(worker)
         worker.kill()
-        self._spawn(self._add_worker())
 
-    async def _add_worker(self) -> None:
-        pause_s = 0.5
-        while True:
-            try:
+    async def _start_first(self) -> None:
+        """So that the first checks need not wait for the imports; an error is theirs to tell."""
+        try:
+            for _ in range(self._size):
                 worker = await self._fork()
-            except (OSError, TimeoutError, WorkerDiedError) as error:
-                self._refuse_all(f"{type(error).__name__} {error}".strip())
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, MAX_RESTART_PAUSE_S)
-                continue
-            self._broken = ""
-            self._workers.add(worker)
+                self._workers.add(worker)
+                self._idle.append(worker)
             self._answered_at = time.monotonic()
-            self._release(worker)
-            return
+        except UnavailableError as error:
+            log.error("%s", error)  # noqa: TRY400 (all there is to say)
 
     async def _fork(self) -> Worker:
+        """A new worker. Raises: UnavailableError."""
+        for _ in range(2):
+            parent = await self._warm_parent()
+            try:
+                return await parent.fork()
+            except (TimeoutError, WorkerDiedError):
+                await parent.kill()  # it died since we looked, or hangs: the next one is another
+            except OSError as error:
+                raise UnavailableError(
+                    "verifier_unavailable", f"No verification worker can be started: {error}."
+                ) from error
+        raise UnavailableError("verifier_unavailable", "No verification worker can be started: their parent dies.")
+
+    async def _warm_parent(self) -> Parent:
         async with self._starting:
-            if self._parent is None or not self._parent.alive:
-                self._parent = await Parent.start(self._command)
-            parent = self._parent
-        try:
-            return await parent.fork()
-        except (TimeoutError, WorkerDiedError):
-            await parent.kill()  # the next try starts another
-            raise
-
-    def _refuse_all(self, reason: str) -> None:
-        log.error("a verification worker did not start: %s", reason)
-        self._broken = reason
-        turns = [*self._waiting, *self._waiting_aside] if not self._workers else []
-        for turn in turns:
-            if not turn.done():
-                turn.set_exception(
-                    UnavailableError("verifier_unavailable", f"No verification worker can be started: {reason}.")
+            if self._parent is not None and self._parent.alive:
+                return self._parent
+            if time.monotonic() < self._restart_from:
+                raise UnavailableError(
+                    "verifier_unavailable", f"No verification worker can be started: {self._broken}."
                 )
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            try:
+                self._parent = await Parent.start(self._command)
+            except (OSError, TimeoutError, WorkerDiedError) as error:
+                self._broken = f"{type(error).__name__} {error}".strip()
+                self._restart_from = time.monotonic() + self._restart_pause_s
+                self._restart_pause_s = min(2 * self._restart_pause_s, LAST_RESTART_PAUSE_S)
+                raise UnavailableError(
+                    "verifier_unavailable", f"No verification worker can be started: {self._broken}."
+                ) from error
+            self._restart_pause_s = FIRST_RESTART_PAUSE_S
+            return self._parent

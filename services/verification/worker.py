@@ -103,7 +103,7 @@ def _die_with(parent: int) -> None:
 def main() -> None:
     """`python -m services.verification.worker MEMORY_BYTES CONTROL_FD`."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of the timeouts that we leave to the parent
-    math.judge(r"\frac{1}{2}", "0.5x")  # the imports and the grammar, before the first check's clock runs
+    math.warm_up()
     fork_workers(POOLED, int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])))
 
 

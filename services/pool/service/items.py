@@ -19,7 +19,7 @@ _QUESTIONS = TypeAdapter(Items[QuestionIn])
 _JSON_WHITE = b" \t\r\n"
 _TEXT_FIELDS = ("question", "answer", "solution")
 _REFERENCES = {
-    QuestionKind.NUMERIC: "a number, such as 12, -3.5 or 1/3",
+    QuestionKind.NUMERIC: "a number, such as 12, -3.5, 1/3 or 3.14 ± 0.01",
     QuestionKind.EXACT: "a text that is more than punctuation",
     QuestionKind.CHOICE: "the letter or digit of a choice, such as B or (B)",
 }

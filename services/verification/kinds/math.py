@@ -8,18 +8,21 @@ Where the reference is a plain number, the answer has to be a number too: math-v
 """
 
 import re
+from fractions import Fraction
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-from services.verification.kinds.judgement import INCORRECT, Judgement, scored, unscored
+from services.verification.kinds.judgement import CORRECT, INCORRECT, Judgement, scored, unscored
 from shared.contracts.verdicts import UnscoredReason
 from shared.trajectories.segments import boxed_answer
 
-VERIFIER = f"math-verify@{version('math-verify')}+1"
+VERIFIER = f"math-verify@{version('math-verify')}+2"
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _SPACING = re.compile(r"\\[,;:! ]|[$]|\\[$()\[\]]|\{(?=,\})|(?<=\{,)\}")
+_SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])")
+_AROUND_MARKS = re.compile(r" ?([()\[\]{},=<>+&-]) ?")
 _WRAPPER = re.compile(r"(?:\\(?:boxed|text|textbf|mathrm|mathbf)\s*)?\{([^{}]*)\}")
 _BARE_EXPRESSION = re.compile(r"[0-9\s.,+\-*/^()%]+")
 # A sign, digits, and a unit: letters and marks, with `^2`, `^3` and degrees, but no further number and no operator.
@@ -29,6 +32,32 @@ _WRITTEN_NUMBER = re.compile(
     r"(?:\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*)?"
     r"(?:\^(?>\s*\{?\s*(?:[23]|\\circ)\s*\}?)|[^0-9+\-*^!=])*+"
 )
+_SCIENTIFIC = re.compile(
+    r"([+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?)\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*(-?[0-9]{1,2})\s*\}|([0-9]))"
+)
+_WARM_UP = (
+    (r"\frac{1}{2}", "0.5x"),
+    (r"\frac{3}{7}", r"\frac{6}{14}"),
+    ("2.5", r"\frac{5}{2}"),
+    (r"12\%", "12%"),
+    (r"40^\circ", "40"),
+    (r"3\sqrt{2}", r"\sqrt{18}"),
+    (r"3\sqrt{2}", r"-3\sqrt{2}"),
+    (r"2\pi", r"\frac{4\pi}{2}"),
+    ("x^2+3x+2", "(x+1)(x+2)"),
+    ("x^2+3x+2", "(x+1)(x-2)"),
+    (r"\frac{x}{3}", "x/4"),
+    ("(1, 2)", "(2, 1)"),
+    (r"\{1, 2, 3\}", r"\{3, 2, 1\}"),
+    ("[1, 2)", "[1, 2]"),
+    (r"(-\infty, 1) \cup (2, \infty)", r"(2, \infty) \cup (-\infty, 1)"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 5 \end{bmatrix}"),
+    ("y = 2x + 1", "y = 1 + 2x"),
+    ("x > 3", "3 < x"),
+    ("2+3i", "3i+2"),
+    (r"\sin(x)", r"\cos(x)"),
+    (r"\log(2)", "e^2"),
+)
 _FRACTION = re.compile(r"[+-]?\s*(?:[0-9]+\s*/\s*[0-9]+|\\[dt]?frac\s*\{\s*-?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\})")
 
 
@@ -37,9 +66,17 @@ def shortcut(reference: str, answer: str) -> Judgement | None:
     wanted, given = _bare(reference), _bare(answer)
     if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
         return scored(int(wanted) == int(given))
-    if _PLAIN_NUMBER.fullmatch(wanted) and not _is_written_number(given, fraction="." in wanted):
+    if not _PLAIN_NUMBER.fullmatch(wanted):
+        return None
+    if not _is_written_number(given, fraction="." in wanted):
         return INCORRECT
-    return None
+    return CORRECT if _scientific(given) == Fraction(wanted) else None
+
+
+def _scientific(answer: str) -> Fraction | None:
+    """The number that is written with a power of ten, exactly; as floating point 2.3 × 10^5 is not 230000."""
+    found = _SCIENTIFIC.fullmatch(_SPACING.sub("", answer))
+    return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3]) if found else None
 
 
 def judge(reference: str, answer: str) -> Judgement:
@@ -50,6 +87,8 @@ def judge(reference: str, answer: str) -> Judgement:
     gold = _parse_reference(reference)
     if gold is None:
         return unscored(UnscoredReason.REFERENCE_UNPARSEABLE)
+    if _squeezed(answer) == _squeezed(boxed_answer(reference) or reference):
+        return CORRECT
     target = _parse(_bare(answer))
     if target is None:
         return INCORRECT
@@ -62,6 +101,17 @@ def judge(reference: str, answer: str) -> Judgement:
         if str(error).startswith("zip() argument"):
             return INCORRECT
         raise
+
+
+def _squeezed(text: str) -> str:
+    """The text without what only moves its parts apart: texts that are equal now write the same."""
+    return _AROUND_MARKS.sub(r"\1", " ".join(_SIZES.sub("", _SPACING.sub("", _bare(text))).split()))
+
+
+def warm_up() -> None:
+    """Fill what computer algebra keeps: imports, grammar, assumptions; many times slower the first time, and forked from then on."""
+    for reference, answer in _WARM_UP:
+        judge(reference, answer)
 
 
 def _bare(answer: str) -> str:

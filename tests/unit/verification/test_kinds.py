@@ -24,6 +24,8 @@ RIGHT = [
     ("42", "x = 42"),
     ("42", "40 + 2 = 42"),
     ("42", r"4.2 \times 10^1"),
+    ("230000", r"2.3 \times 10^5"),
+    ("0.0023", r"2.3 \cdot 10^{-3}"),
     ("1234", "1,234"),
     ("12.50", "25/2"),
     ("12.50", r"\$12.5"),
@@ -31,13 +33,18 @@ RIGHT = [
     ("x^2", "x * x"),
     ("(1, 2)", "(1,2)"),
     (r"\boxed{7}", "7"),
+    (r"\left[1, 2\right)", "[1,2)"),
+    (r"x \leftarrow 2", r"x \leftarrow 2"),
 ]
 WRONG = [
     ("42", "41"),
     ("42", "forty-two"),
+    ("230000", r"2.3 \times 10^6"),
     ("42", "}{"),
     ("42", "42 (mod 7)"),
     ("x^2", "x^3"),
+    ("2 x", "x"),
+    ("[1, 2)", "[1, 2]"),
     ("1<x<2<y", "1<x<2"),
     ("3", r"\frac{1}{0}"),
 ]
@@ -120,10 +127,23 @@ def test_shortcut_is_fast_on_hostile_white_space():
         ("12", "6+6", INCORRECT),
         ("12", "", INCORRECT),
         ("1000000", "1000001", INCORRECT),
+        ("3.14 ± 0.01", "3.15", CORRECT),
+        ("3.14 ± 0.01", "3.1501", INCORRECT),
+        ("3.14 ± 0.01", "3.14 ± 0.01", CORRECT),
+        ("200 ± 5%", "209.9", CORRECT),
+        ("-200 +- 5 %", "-211", INCORRECT),
+        (r"7 \pm 0", "7", CORRECT),
+        (r"7 \pm 0", "7.0000001", INCORRECT),
+        ("1/3 +/- 1/100", "0.34", CORRECT),
     ],
 )
 def test_numeric(reference: str, answer: str, judgement: Judgement):
     assert numeric.judge(reference, answer) == judgement
+
+
+@pytest.mark.parametrize("reference", ["3 ± 1 ± 1", "3 ± -1", "± 3", "3 ±", "3 ± x", "1" * 300])
+def test_numeric_reference_unparseable(reference: str):
+    assert numeric.judge(reference, "3").reason is UnscoredReason.REFERENCE_UNPARSEABLE
 
 
 @given(st.fractions(min_value=-1000, max_value=1000))
