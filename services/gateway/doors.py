@@ -43,6 +43,7 @@ DOORS = (
     Door("/v1/policies", BOTH, "generation"),
     Door("/v1/engine", READ, "generation", below=False),
     Door("/v1/chat/completions", WRITE, "generation", below=False),
+    Door("/v1/completions", WRITE, "generation", below=False),
     Door("/v1/models", READ, "generation", below=False),
     Door("/v1/runs", BOTH, "training"),
 )

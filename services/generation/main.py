@@ -33,7 +33,15 @@ CHAT = {
     "properties": {"model": {"type": "string"}, "messages": {"type": "array", "items": MESSAGE}},
     "required": ["model", "messages"],
 }
-REQUEST_BODIES = {"create_chat_completion": {"application/json": CHAT}}
+COMPLETION = CHAT | {
+    "title": "CompletionRequest",
+    "properties": {"model": {"type": "string"}, "prompt": {"type": "string"}},
+    "required": ["model", "prompt"],
+}
+REQUEST_BODIES = {
+    "create_chat_completion": {"application/json": CHAT},
+    "create_completion": {"application/json": COMPLETION},
+}
 
 
 def create_app(settings: GenerationSettings | None = None) -> FastAPI:

@@ -5,7 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from services.generation.api import ServicesDependency
+from services.generation.api import Services, ServicesDependency
+from services.generation.client.external import CHAT
+from services.generation.service.chat import COMPLETIONS
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
 from shared.problems import problem_response
@@ -16,10 +18,20 @@ router = APIRouter(tags=["chat"])
 @router.post("/v1/chat/completions")
 async def create_chat_completion(body: dict[str, Any], services: ServicesDependency) -> Response:
     """`model` is a policy id, or the name of a policy when only one campaign uses it. `stream` is supported."""
+    return await _pass_on(CHAT, body, services)
+
+
+@router.post("/v1/completions")
+async def create_completion(body: dict[str, Any], services: ServicesDependency) -> Response:
+    """As chat, of a `prompt` as it stands: without the model's chat template."""
+    return await _pass_on(COMPLETIONS, body, services)
+
+
+async def _pass_on(endpoint: str, body: dict[str, Any], services: Services) -> Response:
     try:
         if body.get("stream"):
-            return StreamingResponse(await services.chat.stream(body), media_type="text/event-stream")
-        return JSONResponse(await services.chat.complete(body))
+            return StreamingResponse(await services.chat.stream(endpoint, body), media_type="text/event-stream")
+        return JSONResponse(await services.chat.complete(endpoint, body))
     except OverloadedError as error:
         response = problem_response(error.problem(), error.status)
         response.headers["Retry-After"] = str(error.retry_after_s)

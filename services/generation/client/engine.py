@@ -171,15 +171,17 @@ class EngineClient:
         answer = await self._json("POST", "/v1/completions", json=body, timeout=timeout_s)
         return tuple(_choice(choice) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"])))
 
-    async def chat(self, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One chat completion, body and answer as they are."""
-        return await self._json("POST", "/v1/chat/completions", json=body, timeout=timeout_s)
+    async def pass_on(self, endpoint: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One whole completion of OpenAI's API (`chat/completions`, `completions`), body and answer as they are."""
+        return await self._json("POST", f"/v1/{endpoint}", json=body, timeout=timeout_s)
 
     @asynccontextmanager
-    async def chat_stream(self, body: dict[str, Any], timeout_s: float) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a streamed chat completion."""
+    async def pass_on_stream(
+        self, endpoint: str, body: dict[str, Any], timeout_s: float
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a streamed one."""
         try:
-            request = self._http.stream("POST", "/v1/chat/completions", json=body, timeout=timeout_s)
+            request = self._http.stream("POST", f"/v1/{endpoint}", json=body, timeout=timeout_s)
             async with request as response:
                 if not response.is_success:
                     await response.aread()

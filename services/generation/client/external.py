@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from shared.contracts.generation import FinishReason, Sample, SamplingParameters
 from shared.errors import HeadwaterError
 from shared.settings import address
 
+CHAT = "chat/completions"
 REQUESTS_AT_ONCE = 16
 _RETRYABLE = frozenset({429, 502, 503, 504})
 _FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
@@ -74,24 +76,40 @@ class ExternalClient:
                     "top_p": sampling.top_p,
                     "max_tokens": sampling.max_tokens,
                 }
-                samples.extend(_samples(url, await self.chat(url, api_key_env, body)))
+                samples.extend(_samples(url, await self.pass_on(CHAT, url, api_key_env, body)))
         return tuple(samples[:n])
 
-    async def chat(self, url: str, api_key_env: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
-        """One chat completion; an overloaded server is asked again, with growing pauses, until the caller's deadline."""
+    async def pass_on(
+        self, endpoint: str, url: str, api_key_env: str | None, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """One whole completion; an overloaded server is asked again, with growing pauses, until the caller's deadline."""
         pause_s = 1.0
         while True:
-            response = await self._post(url, api_key_env, body)
+            try:
+                response = await self._http.post(
+                    f"{root(url)}/{endpoint}", json=dict(body), headers=_headers(url, api_key_env)
+                )
+            except httpx.TransportError as error:
+                raise _unavailable(url, type(error).__name__) from error
             if response.status_code not in _RETRYABLE:
                 return _body(url, api_key_env, response)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 30.0)
 
-    async def _post(self, url: str, api_key_env: str | None, body: Mapping[str, Any]) -> httpx.Response:
+    @asynccontextmanager
+    async def pass_on_stream(
+        self, endpoint: str, url: str, api_key_env: str | None, body: Mapping[str, Any]
+    ) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of a streamed one; an overloaded server is the asker's to ask again."""
         try:
-            return await self._http.post(
-                f"{root(url)}/chat/completions", json=dict(body), headers=_headers(url, api_key_env)
+            request = self._http.stream(
+                "POST", f"{root(url)}/{endpoint}", json=dict(body), headers=_headers(url, api_key_env)
             )
+            async with request as response:
+                if not response.is_success:
+                    await response.aread()
+                    _body(url, api_key_env, response)
+                yield response.aiter_lines()
         except httpx.TransportError as error:
             raise _unavailable(url, type(error).__name__) from error
 

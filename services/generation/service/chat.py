@@ -1,4 +1,4 @@
-"""Chat with any policy: the OpenAI endpoints, passed through to the engine or the external server under the policy's name."""
+"""Talk to any policy: the OpenAI endpoints, passed through to the engine or the external server under the policy's name."""
 
 import json
 from collections.abc import AsyncIterator
@@ -13,47 +13,51 @@ from services.generation.service.replica import ReplacedError, Replica, Target
 from shared.contracts.policies import Policy, PolicyKind
 from shared.errors import ConflictError, HeadwaterError, UnavailableError
 
-CHAT_TIMEOUT_S = 600.0
+COMPLETIONS = "completions"
+TIMEOUT_S = 600.0
 
 
 class ChatService:
-    """One request at a time; a `seed` is left out, because one can kill the CPU engine."""
+    """One request at a time; a `seed` is left out, because one can kill the CPU engine. `endpoint`: CHAT or COMPLETIONS."""
 
     def __init__(self, policies: PolicyService, fleet: Fleet, external: ExternalClient) -> None:
         self._policies = policies
         self._fleet = fleet
         self._external = external
 
-    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def complete(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
         """The whole answer. Raises HeadwaterError as the engine or the external server named it."""
         policy = await self._chatty(body)
         try:
             if policy.kind is PolicyKind.EXTERNAL:
                 asked = {**body, "model": policy.model}
-                answer = await self._external.chat(policy.uri, policy.api_key_env, asked)
+                answer = await self._external.pass_on(endpoint, policy.uri, policy.api_key_env, asked)
             else:
-                answer = await self._engine_answer(await self._policies.target(policy), body)
+                answer = await self._engine_answer(endpoint, await self._policies.target(policy), body)
         except ExternalError as error:
-            raise UnavailableError(error.code.replace("-", "_"), error.message) from error
+            raise _unavailable(error) from error
         return {**answer, "model": body["model"]}
 
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[str]:
+    async def stream(self, endpoint: str, body: dict[str, Any]) -> AsyncIterator[str]:
         """Server-sent events, one `data: …` block at a time. Errors before the first event are raised here."""
         policy = await self._chatty(body)
-        if policy.kind is PolicyKind.EXTERNAL:
-            raise HeadwaterError("stream_not_supported", f"{policy.name} is external; ask it without 'stream'.", 422)
-        target = await self._policies.target(policy)
         stack = AsyncExitStack()
         try:
-            replica = await self._enter(stack, target)
-            serving = await stack.enter_async_context(replica.serving(target))
-            lines = await stack.enter_async_context(
-                replica.client.chat_stream(_for_engine(body, serving.model), CHAT_TIMEOUT_S)
-            )
+            if policy.kind is PolicyKind.EXTERNAL:
+                asked = {**body, "model": policy.model}
+                request = self._external.pass_on_stream(endpoint, policy.uri, policy.api_key_env, asked)
+            else:
+                target = await self._policies.target(policy)
+                replica = await self._enter(stack, target)
+                serving = await stack.enter_async_context(replica.serving(target))
+                request = replica.client.pass_on_stream(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
+            lines = await stack.enter_async_context(request)
         except BaseException as error:
             await stack.aclose()
             if isinstance(error, EngineDownError | EngineRefusedError):
                 raise _named(error) from error
+            if isinstance(error, ExternalError):
+                raise _unavailable(error) from error
             raise
         return _events(stack, lines, body["model"])
 
@@ -75,12 +79,12 @@ class ChatService:
         await stack.enter_async_context(replica.slot())
         return replica
 
-    async def _engine_answer(self, target: Target, body: dict[str, Any]) -> dict[str, Any]:
+    async def _engine_answer(self, endpoint: str, target: Target, body: dict[str, Any]) -> dict[str, Any]:
         try:
             async with AsyncExitStack() as stack:
                 replica = await self._enter(stack, target)
                 serving = await stack.enter_async_context(replica.serving(target))
-                answer = await replica.client.chat(_for_engine(body, serving.model), CHAT_TIMEOUT_S)
+                answer = await replica.client.pass_on(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
                 await replica.confirm(serving)
         except (EngineDownError, EngineRefusedError, ReplacedError) as error:
             raise _named(error) from error
@@ -101,6 +105,10 @@ def _require_sendable(body: dict[str, Any]) -> None:
 
 def _for_engine(body: dict[str, Any], model: str) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key != "seed"} | {"model": model}
+
+
+def _unavailable(error: ExternalError) -> HeadwaterError:
+    return UnavailableError(error.code.replace("-", "_"), error.message)
 
 
 def _named(error: Exception) -> HeadwaterError:

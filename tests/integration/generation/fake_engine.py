@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 
 def read_name(directory: str) -> str:
@@ -138,7 +138,9 @@ class FakeEngine:
                     self.aborted += 1
                     return Response()
                 await asyncio.wait([held], timeout=0.01)
-            return JSONResponse({"choices": [self._choice(i, self._speaks(body["model"])) for i in range(body["n"])]})
+            return JSONResponse(
+                {"choices": [self._choice(i, self._speaks(body["model"])) for i in range(body.get("n", 1))]}
+            )
         finally:
             held.cancel()
             self.running -= 1
@@ -155,9 +157,18 @@ class FakeEngine:
             "logprobs": {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)},
         }
 
-    async def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _chat(self, body: dict[str, Any]) -> Any:
+        if body.get("stream"):
+            return StreamingResponse(self._events(body["model"]), media_type="text/event-stream")
         message = {"role": "assistant", "content": self._speaks(body["model"])}
         return {"model": body["model"], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+
+    async def _events(self, model: str) -> AsyncIterator[str]:
+        for character in self._speaks(model):
+            choice = {"index": 0, "delta": {"content": character}, "finish_reason": None}
+            event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+            yield f"data: {json.dumps(event)}\n\n"
+        yield "data: [DONE]\n\n"
 
 
 def _refusal(status: int, message: str) -> JSONResponse:

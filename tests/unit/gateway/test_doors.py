@@ -27,6 +27,7 @@ def test_internal_paths_have_none(method: str, first: str, rest: list[str]):
         ("GET", "/v1/snapshots/1/export", "pool"),
         ("POST", "/v1/policies/1/live", "generation"),
         ("POST", "/v1/chat/completions", "generation"),
+        ("POST", "/v1/completions", "generation"),
         ("POST", "/v1/runs/1/cancel", "training"),
         ("GET", "/v1/questions/1/lineage", "cascade"),
         ("POST", "/v1/questions/1/retract", "cascade"),
