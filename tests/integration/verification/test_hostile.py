@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 DEADLINE_S = 1.5
 TIMEOUT, CRASHED, MEMORY = UnscoredReason.TIMEOUT, UnscoredReason.VERIFIER_CRASHED, UnscoredReason.MEMORY
 # Each with the reasons it may be unscored for; None: incorrect. Those that are only slow depend on the machine.
-HOSTILE = {
+HOSTILE: dict[str, tuple[str, set[UnscoredReason | None]]] = {
     "nested braces": ("{" * 5_000 + "x" + "}" * 5_000, {TIMEOUT, CRASHED}),
     "brackets that never close": ("(" * 5_000, {TIMEOUT, CRASHED}),
     "a giant power": ("9^{9^{9^{9}}}", {TIMEOUT, MEMORY}),
