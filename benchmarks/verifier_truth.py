@@ -34,7 +34,7 @@ async def ours(judged: list[Case]) -> list[VerdictOutcome]:
     """What the service says of each, as it works: cut, pooled, cached."""
     pool = WorkerPool(worker_command(MEMORY_BYTES), 2, DEADLINE_S)
     pool.start()
-    verifier = Verifier(pool, Cache(10 * len(judged)))
+    verifier = Verifier({QuestionKind.MATH: pool}, Cache(10 * len(judged)))
     outcomes: list[VerdictOutcome] = []
     try:
         for start in range(0, len(judged), BATCH):

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from shared.contracts.questions import QuestionKind
+from shared.contracts.references import code_tests, rubric
 from shared.normal_forms import nfkc
 
 _WRAPPER = re.compile(r"^\\(?:text|textbf|textit|mathrm|mathbf|boxed)\s*\{(.*)\}$", re.DOTALL)
@@ -84,5 +85,9 @@ def is_readable(kind: QuestionKind, reference: str) -> bool:
             return chosen(reference) is not None
         case QuestionKind.NUMERIC:
             return within(reference) is not None
+        case QuestionKind.CODE:
+            return code_tests(reference) is not None
+        case QuestionKind.RUBRIC:
+            return rubric(reference) is not None
         case QuestionKind.MATH:
             return True

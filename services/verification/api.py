@@ -15,28 +15,27 @@ NDJSON = "application/x-ndjson"
 log = logging.getLogger(__name__)
 
 
-def create_router(verifier: Verifier) -> APIRouter:
-    """The routes of the service."""
-    router = APIRouter(prefix="/v1", tags=["verdicts"])
+router = APIRouter(prefix="/v1", tags=["verdicts"])
 
-    @router.post("/verdicts", response_model=VerdictBatchResult)
-    async def judge_responses(batch: VerdictBatch, request: Request) -> Response:
-        """Judge a batch of responses.
 
-        The answer is one JSON document in the order of the batch; with `Accept: application/x-ndjson`, one line a verdict as
-        they come. A stream that ends early lacks what could not be judged: ask again for those.
-        """
-        if NDJSON in request.headers.get("accept", ""):
-            return await _streamed(verifier, batch)
-        result = await verifier.verdicts(batch)
-        return Response(result.model_dump_json(), media_type="application/json")
+@router.post("/verdicts", response_model=VerdictBatchResult)
+async def judge_responses(batch: VerdictBatch, request: Request) -> Response:
+    """Judge a batch of responses.
 
-    @router.get("/verifiers")
-    async def get_verifiers() -> Verifiers:
-        """What judges each kind now, as `name@version`."""
-        return Verifiers(verifiers=VERIFIERS)
+    The answer is one JSON document in the order of the batch; with `Accept: application/x-ndjson`, one line a verdict as
+    they come. A stream that ends early lacks what could not be judged: ask again for those.
+    """
+    verifier: Verifier = request.app.state.verifier
+    if NDJSON in request.headers.get("accept", ""):
+        return await _streamed(verifier, batch)
+    result = await verifier.verdicts(batch)
+    return Response(result.model_dump_json(), media_type="application/json")
 
-    return router
+
+@router.get("/verifiers")
+async def get_verifiers() -> Verifiers:
+    """What judges each kind now, as `name@version`."""
+    return Verifiers(verifiers=VERIFIERS)
 
 
 async def _streamed(verifier: Verifier, batch: VerdictBatch) -> Response:

@@ -5,15 +5,20 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.verification.api import create_router
+from services.verification import api
 from services.verification.cache import Cache, connect
+from services.verification.kinds.code import Code
+from services.verification.kinds.rubric import Panel
 from services.verification.pool import WorkerPool
 from services.verification.processes import worker_command
-from services.verification.service import Verifier
+from services.verification.sandbox.start import Sandbox
+from services.verification.service import Judges, Verifier
 from services.verification.settings import VerificationSettings
 from shared import web
+from shared.contracts.questions import QuestionKind
 from shared.log import configure_logging
 from shared.settings import Settings
+from shared.web import service_client
 
 BODY_LIMITS = {"/v1/verdicts": 64 << 20}
 
@@ -24,16 +29,26 @@ def create_app() -> FastAPI:
     own, settings = VerificationSettings(), Settings()
     cache = Cache(own.cache_entries, connect(settings.redis_url))
     pool = WorkerPool(worker_command(own.memory_bytes), own.workers, own.deadline_s)
+    code = Code(Sandbox(own.code_memory_bytes), own.workers, own.code_deadline_s)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool.start()
         try:
-            yield
+            async with service_client(settings.generation_url, settings) as generation:
+                panel = Panel(generation, own.judge, own.rubric_weights, own.rubric_threshold, own.judge_deadline_s)
+                judges: dict[QuestionKind, Judges] = {
+                    QuestionKind.MATH: pool,
+                    QuestionKind.CODE: code,
+                    QuestionKind.RUBRIC: panel,
+                }
+                app.state.verifier = Verifier(judges, cache)
+                await code.try_out()
+                yield
         finally:
             await pool.close()
             await cache.close()
 
     app = web.create_app("verification", settings, lifespan, pool.check, body_limits=BODY_LIMITS)
-    app.include_router(create_router(Verifier(pool, cache)))
+    app.include_router(api.router)
     return app

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter
 
-from services.verification.kinds.judgement import Judgement, unscored
+from services.verification.kinds.judgement import Check, Judgement, unscored
 from services.verification.processes import Parent, Worker, WorkerDiedError
 from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
@@ -84,7 +84,7 @@ class WorkerPool:
             return
         try:
             async with asyncio.timeout(FRESH_S):
-                judgement = await self.judge(QuestionKind.MATH, "x", "x")
+                judgement = await self.judge(Check(QuestionKind.MATH, "x", "x"))
         except TimeoutError as error:
             raise UnavailableError("verifier_unavailable", "No verification worker answers.") from error
         if judgement.outcome is not VerdictOutcome.CORRECT:
@@ -92,16 +92,16 @@ class WorkerPool:
                 "verifier_unavailable", f"The verification workers answer {judgement.reason or 'wrong'}."
             )
 
-    async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+    async def judge(self, check: Check) -> Judgement:
         """One check in its turn; a check whose worker dies is tried once more.
 
         Raises: UnavailableError while no worker can be started.
         """
-        check = json.dumps({"kind": kind, "reference": reference, "answer": answer}).encode() + b"\n"
+        line = json.dumps({"kind": check.kind, "reference": check.reference, "answer": check.answer}).encode() + b"\n"
         for _ in range(2):
             await self._acquire(0)
             try:
-                judgement = await self._try(check)
+                judgement = await self._try(line)
             finally:
                 self._release()
             if judgement is not None:

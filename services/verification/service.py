@@ -6,18 +6,19 @@ clear verdict is never rewarded.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Protocol
 
 from prometheus_client import Counter
 
 from services.verification.cache import Cache, content_hash
-from services.verification.kinds import choice, exact, math, numeric
-from services.verification.kinds.judgement import INCORRECT, Judgement, unscored
+from services.verification.kinds import choice, code, exact, math, numeric, rubric
+from services.verification.kinds.judgement import INCORRECT, Check, Judgement, unscored
 from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import (
     ClaimedVerdict,
     IdentifiedVerdict,
+    RubricMarks,
     ScoredSegment,
     SegmentKind,
     UnscoredReason,
@@ -27,7 +28,7 @@ from shared.contracts.verdicts import (
     VerdictOutcome,
     VerdictRequest,
 )
-from shared.trajectories.segments import Segment, Trajectory, parse
+from shared.trajectories.segments import Segment, Trajectory, boxed_answer, code_block, parse, whole_attempt
 from shared.trajectories.segments import SegmentKind as ParsedKind
 
 _verdicts = Counter("headwater_verification_verdicts", "Verdicts given", ["kind", "outcome", "reason"])
@@ -39,26 +40,35 @@ IN_PROCESS: dict[QuestionKind, Callable[[str, str], Judgement]] = {
 SHORTCUTS: dict[QuestionKind, Callable[[str, str], Judgement | None]] = {QuestionKind.MATH: math.shortcut}
 VERIFIERS: dict[QuestionKind, str] = {
     QuestionKind.CHOICE: choice.VERIFIER,
+    QuestionKind.CODE: code.VERIFIER,
     QuestionKind.EXACT: exact.VERIFIER,
     QuestionKind.MATH: math.VERIFIER,
     QuestionKind.NUMERIC: numeric.VERIFIER,
+    QuestionKind.RUBRIC: rubric.VERIFIER,
 }
+# Where the answer is in the text of an attempt; boxed, where nothing else is said.
+ANSWERS: dict[QuestionKind, Callable[[str], str | None]] = {
+    QuestionKind.CODE: code_block,
+    QuestionKind.RUBRIC: whole_attempt,
+}
+# A judge's marks are worth more than that they came to a verdict: they are not remembered but stored.
+REMEMBERED = frozenset({QuestionKind.MATH, QuestionKind.CODE})
 _REWARD = {VerdictOutcome.CORRECT: 1.0, VerdictOutcome.INCORRECT: -1.0, VerdictOutcome.UNSCORED: None}
 
 
 class Judges(Protocol):
-    """Who judges what may hang: the worker pool."""
+    """Who judges what takes time: worker processes, a sandbox, a policy."""
 
-    async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+    async def judge(self, check: Check) -> Judgement:
         """One check; always ends."""
         ...
 
 
 class Verifier:
-    """Gives verdicts; what may be slow is judged by the `pool`, unless the `cache` knows it."""
+    """Gives verdicts; what takes time is judged by one of `judges`, unless the `cache` knows it."""
 
-    def __init__(self, pool: Judges, cache: Cache) -> None:
-        self._pool = pool
+    def __init__(self, judges: Mapping[QuestionKind, Judges], cache: Cache) -> None:
+        self._judges = judges
         self._cache = cache
         self._running: dict[bytes, asyncio.Task[Judgement]] = {}
 
@@ -69,7 +79,7 @@ class Verifier:
 
     async def as_finished(self, batch: VerdictBatch) -> AsyncGenerator[tuple[int, IdentifiedVerdict], None]:
         """The place in the batch and the verdict of each request, as they come. Raises UnavailableError, after those it has."""
-        work = [(request, parse(request.response)) for request in batch.items]
+        work = [(request, parse(request.response, ANSWERS.get(request.kind, boxed_answer))) for request in batch.items]
         await self._cache.load([key for request, trajectory in work for key in _keys(request, trajectory)])
         tasks = [asyncio.create_task(self._identified(index, *item)) for index, item in enumerate(work)]
         try:
@@ -111,44 +121,54 @@ class Verifier:
             elif hung:
                 judgements[segment] = unscored(UnscoredReason.TIMEOUT)
             else:
-                judgement = await self._judge(request.kind, request.reference, segment.answer)
+                judgement = await self._judge(_check(request, segment.answer))
                 judgements[segment] = judgement
                 hung = judgement.reason is UnscoredReason.TIMEOUT
         return judgements
 
-    async def _judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
-        if kind in IN_PROCESS:
-            return IN_PROCESS[kind](reference, answer)
-        if kind not in SHORTCUTS:
+    async def _judge(self, check: Check) -> Judgement:
+        if check.kind in IN_PROCESS:
+            return IN_PROCESS[check.kind](check.reference, check.answer)
+        if check.kind not in self._judges:
             return unscored(UnscoredReason.UNKNOWN_KIND)
-        quick = SHORTCUTS[kind](reference, answer)
+        quick = SHORTCUTS[check.kind](check.reference, check.answer) if check.kind in SHORTCUTS else None
         if quick is not None:
             return quick
-        key = content_hash(VERIFIERS[kind], kind, reference, answer)
-        if (known := self._cache.get(key)) is not None:
+        key = _key(check)
+        if check.kind in REMEMBERED and (known := self._cache.get(key)) is not None:
             return known
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._judge_once(key, kind, reference, answer))
+            task = asyncio.create_task(self._judge_once(key, check))
             self._running[key] = task
         # A caller that leaves does not take the check from those who wait for the same.
         return await asyncio.shield(task)
 
-    async def _judge_once(self, key: bytes, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+    async def _judge_once(self, key: bytes, check: Check) -> Judgement:
         try:
-            judgement = await self._pool.judge(kind, reference, answer)
+            judgement = await self._judges[check.kind].judge(check)
         finally:
             del self._running[key]
-        self._cache.put(key, judgement)
+        if check.kind in REMEMBERED:
+            self._cache.put(key, judgement)
         return judgement
+
+
+def _check(request: VerdictRequest, answer: str) -> Check:
+    return Check(request.kind, request.reference, answer, request.question)
+
+
+def _key(check: Check) -> bytes:
+    reference = f"{check.reference}\0{check.question}" if check.question else check.reference
+    return content_hash(VERIFIERS[check.kind], check.kind, reference, check.answer)
 
 
 def _keys(request: VerdictRequest, trajectory: Trajectory) -> Iterator[bytes]:
     """Of the checks that may be remembered."""
-    if request.kind in SHORTCUTS:
+    if request.kind in REMEMBERED:
         for segment in trajectory.solves:
             if segment.answer is not None:
-                yield content_hash(VERIFIERS[request.kind], request.kind, request.reference, segment.answer)
+                yield _key(_check(request, segment.answer))
 
 
 def reward_segments(trajectory: Trajectory, judgements: dict[Segment, Judgement]) -> tuple[ScoredSegment, ...]:
@@ -157,10 +177,12 @@ def reward_segments(trajectory: Trajectory, judgements: dict[Segment, Judgement]
     attempt: Judgement | None = None
     for segment in trajectory.segments:
         reward: float | None = None
+        marks: RubricMarks | None = None
         claimed = ClaimedVerdict(segment.verdict.value) if segment.verdict else None
         if segment.kind is ParsedKind.SOLVE:
             attempt = judgements[segment]
-            reward = _REWARD[attempt.outcome]
+            marks = attempt.marks
+            reward = _REWARD[attempt.outcome] if marks is None else 2 * marks.score - 1
         elif segment.kind is ParsedKind.VERIFY and attempt is not None:
             reward = verification_reward(attempt.outcome, claimed)
         scored.append(
@@ -171,6 +193,7 @@ def reward_segments(trajectory: Trajectory, judgements: dict[Segment, Judgement]
                 answer=segment.answer,
                 claimed=claimed,
                 reward=reward,
+                marks=marks,
             )
         )
     return tuple(scored)

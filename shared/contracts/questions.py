@@ -18,12 +18,14 @@ class Split(StrEnum):
 
 
 class QuestionKind(StrEnum):
-    """How an answer is judged. Every kind here needs a reference answer."""
+    """How an answer is judged. Every kind needs a reference; that of `code` and `rubric` is JSON (`shared/contracts/references.py`)."""
 
     MATH = "math"
     NUMERIC = "numeric"
     EXACT = "exact"
     CHOICE = "choice"
+    CODE = "code"
+    RUBRIC = "rubric"
 
 
 class QuestionState(StrEnum):

@@ -24,6 +24,10 @@ class UnscoredReason(StrEnum):
     REFERENCE_UNPARSEABLE = "reference-unparseable"
     RESPONSE_UNPARSEABLE = "response-unparseable"
     VERIFIER_CRASHED = "verifier-crashed"
+    SANDBOX_UNAVAILABLE = "sandbox-unavailable"
+    JUDGE_NONSENSE = "judge-nonsense"
+    JUDGE_UNAVAILABLE = "judge-unavailable"
+    ENGINE_DOWN = "engine-down"
     UNKNOWN_KIND = "unknown-kind"
 
 
@@ -44,10 +48,39 @@ class ClaimedVerdict(StrEnum):
     UNVERIFIABLE = "unverifiable"
 
 
+class RubricJudgement(Contract):
+    """What a judge said once: marks from 0 to 10 on STAgent's three dimensions, and whether something was made up, with evidence.
+
+    `reasoning`: reasoning and proactive planning; `fidelity`: information fidelity and integration; `presentation`: presentation and
+    service loop.
+    """
+
+    reasoning: int = Field(ge=0, le=10)
+    fidelity: int = Field(ge=0, le=10)
+    presentation: int = Field(ge=0, le=10)
+    hallucination: bool
+    evidence: str = Field(max_length=2000)
+
+
+class RubricMarks(Contract):
+    """The repeated judgements of one attempt as they were given, so that other weights need no new judging.
+
+    `score`, 0 to 1: the weighted mean of the marks, 0 where any judgement has a veto. `agreed`: each of the judgements alone would
+    have had the same outcome.
+    """
+
+    judge: str
+    task_type: str
+    judgements: Items[RubricJudgement] = Field(min_length=1, max_length=8)
+    score: float = Field(ge=0, le=1)
+    agreed: bool
+
+
 class ScoredSegment(Contract):
     """One segment of a response: character offsets [start, end), what it claims, and its reward.
 
-    `reward` is +1 / -1 (solve: answer correct; verify: verdict equals the truth, S2R), or None where it could not be judged.
+    `reward` is +1 / -1 (solve: answer correct; verify: verdict equals the truth, S2R), or None where it could not be judged. That
+    of a solve of kind `rubric` is 2 × score − 1, and `marks` are what it is made of.
     """
 
     kind: SegmentKind
@@ -56,6 +89,7 @@ class ScoredSegment(Contract):
     answer: str | None = None
     claimed: ClaimedVerdict | None = None
     reward: float | None = None
+    marks: RubricMarks | None = None
 
 
 class Verdict(Contract):
@@ -75,12 +109,13 @@ class Verdict(Contract):
 
 
 class VerdictRequest(Contract):
-    """One response to judge; `id` is the caller's and comes back with the verdict."""
+    """One response to judge; `id` is the caller's and comes back with the verdict. `question` is what a judge of kind `rubric` is shown."""
 
     id: str
     kind: QuestionKind
     reference: str
     response: str
+    question: str = ""
 
 
 class VerdictBatch(Contract):

@@ -8,8 +8,9 @@ Invariant: the first segment starts at 0, each next one starts where the last en
 Limit: the end-of-sequence token is not part of the text; `segment_token_spans` gives it to the last segment.
 """
 
+import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,6 +53,9 @@ VERDICT_SENTENCES: dict[ClaimedVerdict, str] = {
     ClaimedVerdict.UNVERIFIABLE: "Therefore, the answer cannot be verified.",
 }
 PROTOCOL_PHRASES: tuple[str, ...] = (RECHECK_PHRASE, RETRY_PHRASE, *VERDICT_SENTENCES.values())
+
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,26 @@ def boxed_answer(text: str) -> str | None:
     return None
 
 
+def code_block(text: str) -> str | None:
+    """The content of the last closed fenced block (CommonMark's, by backticks or tildes); None when there is none or it is blank."""
+    block: list[str] = []
+    found = fence = ""
+    for line in text.splitlines(keepends=True):
+        mark = line.strip()
+        if fence and mark.startswith(fence) and not mark.strip(fence[0]):
+            found, fence = "".join(block), ""
+        elif fence:
+            block.append(line)
+        elif opening := _FENCE.fullmatch(line.rstrip()):
+            fence, block = opening[1], []
+    return found if found.strip() else None
+
+
+def whole_attempt(text: str) -> str | None:
+    """The attempt itself, stripped; None when it is blank."""
+    return text.strip() or None
+
+
 def claimed_verdict(verification: str) -> ClaimedVerdict | None:
     """The verdict a verification ends with, or None when it does not end in a verdict sentence."""
     text = verification.rstrip()
@@ -153,8 +177,10 @@ def assemble(rounds: Iterable[Round]) -> Trajectory:
     return Trajectory(text, tuple(segments))
 
 
-def parse(text: str) -> Trajectory:
-    """Cut sampled text into segments. Never raises: what does not follow the format is *unparsed*, with a reason.
+def parse(text: str, answer_of: Callable[[str], str | None] = boxed_answer) -> Trajectory:
+    """Cut sampled text into segments; `answer_of` finds the answer in the text of an attempt.
+
+    Never raises: what does not follow the format is *unparsed*, with a reason.
 
     The segments before the fault are kept, and the rest of the text belongs to the segment in which it was found, so the spans
     tile the text in every case. A verdict is only read from a verdict sentence; there is no default verdict.
@@ -163,7 +189,7 @@ def parse(text: str) -> Trajectory:
         return Trajectory(text, (), UnparsedReason.EMPTY)
     segments: list[Segment] = []
     while True:
-        reason = _cut_solve(text, segments) or _cut_verify(text, segments)
+        reason = _cut_solve(text, segments, answer_of) or _cut_verify(text, segments)
         if reason is not None:
             return Trajectory(text, _reach_end(segments, text), reason)
         ending = segments[-1]
@@ -199,7 +225,7 @@ def _refuse_phrases(text: str, name: str) -> None:
         raise ValueError(f"{name} contains the protocol phrase {found!r}")
 
 
-def _cut_solve(text: str, segments: list[Segment]) -> UnparsedReason | None:
+def _cut_solve(text: str, segments: list[Segment], answer_of: Callable[[str], str | None]) -> UnparsedReason | None:
     """Append the solve segment that starts where the last segment ended."""
     start = segments[-1].end if segments else 0
     body_start = start
@@ -207,12 +233,12 @@ def _cut_solve(text: str, segments: list[Segment]) -> UnparsedReason | None:
         body_start = text.index(RETRY_PHRASE, start) + len(RETRY_PHRASE)
     found = _first_of(PROTOCOL_PHRASES, text, body_start)
     if found is None:
-        answer = boxed_answer(text[body_start:])
+        answer = answer_of(text[body_start:])
         segments.append(Segment(SegmentKind.SOLVE, start, len(text), answer=answer))
         return UnparsedReason.NO_ANSWER if answer is None else UnparsedReason.NO_VERIFICATION
     position, phrase = found
     end = len(text[:position].rstrip())
-    answer = boxed_answer(text[body_start:position])
+    answer = answer_of(text[body_start:position])
     segments.append(Segment(SegmentKind.SOLVE, start, max(end, body_start), answer=answer))
     if answer is None:
         return UnparsedReason.NO_ANSWER

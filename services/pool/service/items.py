@@ -22,6 +22,8 @@ _REFERENCES = {
     QuestionKind.NUMERIC: "a number, such as 12, -3.5, 1/3 or 3.14 ± 0.01",
     QuestionKind.EXACT: "a text that is more than punctuation",
     QuestionKind.CHOICE: "the letter or digit of a choice, such as B or (B)",
+    QuestionKind.CODE: 'JSON with tests or assertions, such as {"tests": [{"input": "2 3", "output": "5"}]}',
+    QuestionKind.RUBRIC: 'JSON with criteria, such as {"criteria": "names two risks and a date"}',
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shared.contracts.generation import FinishReason, Prompt, PromptSamples, SampleRequest
 from shared.contracts.orders import Assignment, AssignmentFailure, GroupIn, ResponseIn
+from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import UnscoredReason, Verdict, VerdictRequest
 
 MAX_PROMPTS = 16
@@ -18,7 +19,15 @@ POLICY_REFUSALS = frozenset(
 )
 MAX_REASON_CHARACTERS = 100
 MAX_MESSAGE_CHARACTERS = 2000
-TRANSIENT_REASONS = frozenset({UnscoredReason.TIMEOUT, UnscoredReason.MEMORY, UnscoredReason.VERIFIER_CRASHED})
+TRANSIENT_REASONS = frozenset(
+    {
+        UnscoredReason.TIMEOUT,
+        UnscoredReason.MEMORY,
+        UnscoredReason.VERIFIER_CRASHED,
+        UnscoredReason.JUDGE_NONSENSE,
+        UnscoredReason.ENGINE_DOWN,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +103,20 @@ def failure(assignment: Assignment, reason: str, message: str, *, counts_as_atte
 
 
 def verdict_requests(sampled: Sampled) -> tuple[VerdictRequest, ...]:
-    """One request a response, named by assignment and position."""
-    question = sampled.assignment.question
-    return tuple(
-        VerdictRequest(
-            id=f"{sampled.assignment.id}/{position}",
-            kind=question.kind,
-            reference=question.answer,
-            response=sample.text,
-        )
-        for position, sample in enumerate(sampled.samples.samples)
+    """One request a response."""
+    samples = enumerate(sampled.samples.samples)
+    return tuple(verdict_request(sampled.assignment, position, sample.text) for position, sample in samples)
+
+
+def verdict_request(assignment: Assignment, position: int, response: str) -> VerdictRequest:
+    """What verification is asked, named by assignment and position; the question's text goes with what a judge is to see."""
+    question = assignment.question
+    return VerdictRequest(
+        id=f"{assignment.id}/{position}",
+        kind=question.kind,
+        reference=question.answer,
+        response=response,
+        question=question.text if question.kind is QuestionKind.RUBRIC else "",
     )
 
 

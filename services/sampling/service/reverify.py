@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from services.sampling.client import PoolClient, VerificationClient
-from services.sampling.service.groups import MAX_PROMPTS
+from services.sampling.service.groups import MAX_PROMPTS, verdict_request
 from services.sampling.service.patience import Patience, persist
 from shared.contracts.orders import Assignment, GroupReceipt, GroupStatus, OrderPurpose
 from shared.contracts.reverification import NewVerdicts, NewVerdictsBatch, StoredResponsesRequest
-from shared.contracts.verdicts import VerdictBatch, VerdictRequest
+from shared.contracts.verdicts import VerdictBatch
 
 
 def split(claimed: Iterable[Assignment]) -> tuple[list[Assignment], list[list[Assignment]]]:
@@ -28,12 +28,7 @@ async def judge_again(
     texts = {item.assignment_id: item.texts for item in stored.items}
     requests = VerdictBatch(
         items=tuple(
-            VerdictRequest(
-                id=f"{assignment.id}/{position}",
-                kind=assignment.question.kind,
-                reference=assignment.question.answer,
-                response=text,
-            )
+            verdict_request(assignment, position, text)
             for assignment in held
             for position, text in enumerate(texts.get(assignment.id, ()))
         )

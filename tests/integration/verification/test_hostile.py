@@ -36,7 +36,7 @@ HOSTILE: dict[str, tuple[str, set[UnscoredReason | None]]] = {
 async def test_hostile_answers():
     pool = WorkerPool(worker_command(1 << 30), 2, DEADLINE_S)
     pool.start()
-    verifier = Verifier(pool, Cache(100))
+    verifier = Verifier({QuestionKind.MATH: pool}, Cache(100))
 
     def request(name: str, answer: str) -> VerdictRequest:
         return VerdictRequest(

@@ -15,7 +15,7 @@ from services.sampling.client import GenerationClient, HeldLeases, PoolClient, V
 from services.sampling.service.drain import Drain, DrainReport
 from services.sampling.settings import SamplingSettings
 from services.verification.cache import Cache
-from services.verification.kinds.judgement import CORRECT, Judgement
+from services.verification.kinds.judgement import CORRECT, Check, Judgement
 from services.verification.service import Verifier
 from shared.arrow import hand_in
 from shared.arrow.stream import StreamReader
@@ -208,7 +208,7 @@ class FakeJudges:
         self.judgements: list[Judgement] = []
         self.asked = 0
 
-    async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
+    async def judge(self, check: Check) -> Judgement:
         self.asked += 1
         return self.judgements.pop(0) if self.judgements else CORRECT
 
@@ -223,7 +223,7 @@ class FakeVerification:
 
     def app(self) -> FastAPI:
         app = FastAPI()
-        verifier = Verifier(self.judges, Cache(1000))
+        verifier = Verifier({QuestionKind.MATH: self.judges}, Cache(1000))
 
         @app.post("/v1/verdicts")
         async def verdicts(batch: VerdictBatch) -> Response:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.verification.cache import Cache
-from services.verification.kinds.judgement import CORRECT, INCORRECT, Judgement, unscored
+from services.verification.kinds.judgement import CORRECT, INCORRECT, Check, Judgement, unscored
 from services.verification.service import Verifier, verification_reward
 from shared.contracts.questions import QuestionKind
 from shared.contracts.verdicts import (
@@ -28,8 +28,8 @@ class Pool:
         self.judgements = list(judgements)
         self.asked: list[str] = []
 
-    async def judge(self, kind: QuestionKind, reference: str, answer: str) -> Judgement:
-        self.asked.append(answer)
+    async def judge(self, check: Check) -> Judgement:
+        self.asked.append(check.answer)
         await asyncio.sleep(0)
         return self.judgements.pop(0) if self.judgements else CORRECT
 
@@ -43,7 +43,7 @@ async def one(verifier: Verifier, item: VerdictRequest) -> Verdict:
 
 
 async def verdict(response: str, reference: str = "5", pool: Pool | None = None):
-    return await one(Verifier(pool or Pool(), Cache(10)), request(response, reference))
+    return await one(Verifier({QuestionKind.MATH: pool or Pool()}, Cache(10)), request(response, reference))
 
 
 async def test_two_rounds():
@@ -115,7 +115,7 @@ def test_verification_reward(truth: VerdictOutcome, claimed: ClaimedVerdict | No
 
 async def test_same_check_runs_once_and_is_remembered():
     pool = Pool()
-    verifier = Verifier(pool, Cache(10))
+    verifier = Verifier({QuestionKind.MATH: pool}, Cache(10))
     batch = VerdictBatch(items=tuple(request("\\boxed{y}", "x") for _ in range(5)))
     assert len((await verifier.verdicts(batch)).items) == 5
     await one(verifier, request("\\boxed{y}", "x"))
@@ -126,7 +126,7 @@ async def test_same_check_runs_once_and_is_remembered():
 
 async def test_failures_are_not_remembered_and_the_cache_is_bounded():
     pool = Pool(unscored(UnscoredReason.TIMEOUT))
-    verifier = Verifier(pool, Cache(1))
+    verifier = Verifier({QuestionKind.MATH: pool}, Cache(1))
     assert (await one(verifier, request("\\boxed{y}", "x"))).outcome is VerdictOutcome.UNSCORED
     assert (await one(verifier, request("\\boxed{y}", "x"))).outcome is VerdictOutcome.CORRECT
     await one(verifier, request("\\boxed{z}", "x"))
@@ -136,7 +136,7 @@ async def test_failures_are_not_remembered_and_the_cache_is_bounded():
 
 async def test_in_process_kinds_and_integers_need_no_pool():
     pool = Pool()
-    verifier = Verifier(pool, Cache(10))
+    verifier = Verifier({QuestionKind.MATH: pool}, Cache(10))
     for kind, reference in ((QuestionKind.NUMERIC, "5.0"), (QuestionKind.EXACT, "5"), (QuestionKind.MATH, "5")):
         given = await one(verifier, request("\\boxed{5}", reference, kind))
         assert given.outcome is VerdictOutcome.CORRECT
