@@ -25,6 +25,7 @@ from shared.contracts.recipe import Recipe
 from shared.contracts.reverification import ReverifyIn, Verifiers
 from shared.contracts.runs import Run, RunIn, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn
+from shared.contracts.verifications import VerifyIn, Yields
 from shared.errors import UnavailableError
 from shared.settings import Settings
 from shared.web import call, service_client
@@ -130,6 +131,15 @@ class PoolClient(_Peer):
         """Make the order that judges an order's responses again, or get the one of this key."""
         path = f"/v1/orders/{order_id}/reverify"
         return await self._call("POST", path, Order, json=_body(request), timeout=LINEAGE_TIMEOUT_S)
+
+    async def verify(self, order_id: UUID, request: VerifyIn) -> Order:
+        """Make the order that verifies an order's answers, or get the one of this key."""
+        path = f"/v1/orders/{order_id}/verify"
+        return await self._call("POST", path, Order, json=_body(request), timeout=LINEAGE_TIMEOUT_S)
+
+    async def yields(self, order_id: UUID) -> Yields:
+        """What came of an order for verifications."""
+        return await self._call("GET", f"/v1/orders/{order_id}/yields", Yields, timeout=LINEAGE_TIMEOUT_S)
 
 
 class GenerationClient(_Peer):

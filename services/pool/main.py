@@ -27,6 +27,7 @@ from services.pool.service.retraction import Retractions
 from services.pool.service.reverification import Reverifications
 from services.pool.service.rollouts import Rollouts
 from services.pool.service.snapshots import Snapshots
+from services.pool.service.verifications import Verifications
 from shared import web
 from shared.bus import create_celery
 from shared.db import Database
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Lineage(database),
             Retractions(database, hints),
             Reverifications(database, hints),
+            Verifications(database, hints),
         )
     )
     return app

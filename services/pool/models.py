@@ -164,7 +164,7 @@ class QuestionEventRow(Base):
 class OrderRow(Base):
     """An order. `request_hash` is of the order as first written: a repeated key with other content is a conflict.
 
-    `turns`: how far a standing order has come, in turns of a question of the largest weight.
+    `turns`: how far a standing order has come, in turns of a question of the largest weight. `style`: of an order for verifications.
     """
 
     __tablename__ = "orders"
@@ -188,6 +188,7 @@ class OrderRow(Base):
     weights: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     turns: Mapped[float] = mapped_column(server_default="0")
+    style: Mapped[str | None]
     max_attempts: Mapped[int]
     deadline_s: Mapped[float]
     state: Mapped[str] = mapped_column(server_default="open")
@@ -331,7 +332,7 @@ class ResponseRow(Base):
 
 
 class ReverificationRow(Base):
-    """Which group an assignment of a re-verification judges again."""
+    """Which group an assignment judges again, or verifies the answers of."""
 
     __tablename__ = "reverifications"
 

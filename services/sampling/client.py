@@ -20,6 +20,7 @@ from shared.contracts.orders import (
 )
 from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult
 from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
+from shared.contracts.verifications import AnswersRequest, AnswersResult
 from shared.packed import pack_group_in
 from shared.web import raise_problem
 
@@ -81,6 +82,10 @@ class PoolClient:
     async def hand_in_verdicts(self, batch: NewVerdictsBatch) -> GroupBatchResult:
         """Hand new verdicts in; repeating it does no harm."""
         return await self._post("/v1/reverifications/verdicts", batch, GroupBatchResult)
+
+    async def answers(self, request: AnswersRequest) -> AnswersResult:
+        """The answers that assignments for verifications check."""
+        return await self._post("/v1/verifications/answers", request, AnswersResult)
 
     async def _post(self, path: str, body: Contract, answer: type[C]) -> C:
         return answer.model_validate_json(await _post("pool", self._client, path, body, POOL_DEADLINE_S))

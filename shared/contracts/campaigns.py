@@ -74,6 +74,7 @@ class StageName(StrEnum):
     SFT_0 = "sft-0"
     EVAL_SFT_0 = "eval-sft-0"
     PROBE_SFT_0 = "probe-sft-0"
+    VERIFY = "verify"
     BUILD = "build"
     SFT_1 = "sft-1"
     EVAL_SFT_1 = "eval-sft-1"

@@ -16,11 +16,13 @@ from shared.contracts.weights import QuestionWeights
 class OrderPurpose(StrEnum):
     """What an order is for; the pool routes questions on `probe` groups only.
 
-    `reverify` samples nothing: it judges stored responses again (`ReverifyIn`).
+    `reverify` samples nothing: it judges stored responses again (`ReverifyIn`). `verify` samples verifications of stored answers
+    (`VerifyIn`), which say nothing about how hard a question is.
     """
 
     TEACH = "teach"
     PROBE = "probe"
+    VERIFY = "verify"
     ROLLOUT = "rollout"
     EVAL = "eval"
     REVERIFY = "reverify"

@@ -129,6 +129,19 @@ class VerificationStyle(StrEnum):
     PROBLEM_SOLVING = "problem-solving"
 
 
+class VerifyRecipe(Contract):
+    """verify: who writes verifications of the policy's own answers (S2R Stage 0), beside the templates of the question's domain.
+
+    `nobody`; the `teacher` of [teach.teacher], of kind 'openai'; or the `policy` itself. `k`: verifications of each distinct answer.
+    Those whose verdict is not the truth are never used.
+    """
+
+    by: Literal["nobody", "teacher", "policy"] = "nobody"
+    style: VerificationStyle = VerificationStyle.CONFIRMATIVE
+    k: int = Field(default=1, ge=1, le=4)
+    sampling: SamplingParameters = SamplingParameters(temperature=0.7, max_tokens=1024)
+
+
 class BuildRecipe(Contract):
     """build: S2R trajectories from the policy's own attempts (S2R Stage 0; the table is for K=5 and scales with w/K).
 
@@ -255,9 +268,16 @@ class Recipe(Contract):
     probe: ProbeRecipe = ProbeRecipe()
     reprobe: ReprobeRecipe = ReprobeRecipe()
     router: RouterRecipe = RouterRecipe()
+    verify: VerifyRecipe = VerifyRecipe()
     build: BuildRecipe = BuildRecipe()
     sft1: SftRecipe = SftRecipe()
     rl: RlRecipe = RlRecipe()
     eval: EvalRecipe = EvalRecipe()
     minimum_train_questions: int = Field(default=100, ge=1, description="the campaign waits until so many came in")
     minimum_eval_questions: int = Field(default=50, ge=0)
+
+    @model_validator(mode="after")
+    def _a_teacher_can_verify(self) -> "Recipe":
+        if self.verify.by == "teacher" and self.teach.teacher.kind is not TeacherKind.OPENAI:
+            raise ValueError("verify.by = 'teacher' needs a [teach.teacher] of kind 'openai': solutions verify nothing")
+        return self

@@ -57,7 +57,7 @@ class OfflineRlRecipe(Contract):
 
 _PARAMETERS = {
     SnapshotRecipe.DISTILL: frozenset({"teach"}),
-    SnapshotRecipe.S2R: frozenset({"build", "replay_snapshot_id"}),
+    SnapshotRecipe.S2R: frozenset({"build", "replay_snapshot_id", "more_order_ids"}),
     SnapshotRecipe.REJECTION: frozenset({"rejection", "more_order_ids"}),
     SnapshotRecipe.OFFLINE_RL: frozenset({"offline_rl", "more_order_ids"}),
 }
@@ -66,9 +66,10 @@ _PARAMETERS = {
 class SnapshotIn(Contract):
     """Deterministic for (pool state, parameters, seed). Idempotent by (campaign_id, key).
 
-    `order_id`: the order whose groups are the source (teach for `distill`, probe for `s2r`); `rejection` and `offline-rl` may
-    take those of `more_order_ids`, too. `teach`, `build`, `rejection` and `offline_rl` carry the parameters of the recipe
-    of that name; `s2r` also mixes in rows of the snapshot `replay_snapshot_id`.
+    `order_id`: the order whose groups are the source (teach for `distill`, probe for `s2r`); all but
+    `distill` may take those of `more_order_ids`, too; for `s2r` these may be orders for verifications. `teach`,
+    `build`, `rejection` and `offline_rl` carry the parameters of the recipe of that name;
+    `s2r` also mixes in rows of the snapshot `replay_snapshot_id`.
     """
 
     campaign_id: UUID

@@ -7,6 +7,7 @@ from services.cascade.service.runs import ReinforcementRun, SupervisedRun
 from services.cascade.service.sampling import Sampling
 from services.cascade.service.snapshots import Building
 from services.cascade.service.stage import Work
+from services.cascade.service.verifying import Verifying
 from shared.contracts.campaigns import StageName as S
 from shared.contracts.orders import OrderPurpose
 from shared.contracts.questions import Split
@@ -22,7 +23,8 @@ CASCADE: tuple[Work, ...] = (
     SupervisedRun(S.SFT_0, "sft0", start_from=S.REGISTER, snapshot_of=S.DISTILL, version=1),
     Sampling(S.EVAL_SFT_0, OrderPurpose.EVAL, "eval", policy_of=S.SFT_0, split=Split.EVAL),
     Sampling(S.PROBE_SFT_0, OrderPurpose.PROBE, "probe", policy_of=S.SFT_0, split=None),
-    Building(S.BUILD, SnapshotRecipe.S2R, order_of=S.PROBE_SFT_0, replay_of=S.DISTILL),
+    Verifying(S.VERIFY, order_of=S.PROBE_SFT_0, policy_of=S.SFT_0, teacher_of=S.TEACH),
+    Building(S.BUILD, SnapshotRecipe.S2R, order_of=S.PROBE_SFT_0, more_of=S.VERIFY, replay_of=S.DISTILL),
     SupervisedRun(S.SFT_1, "sft1", start_from=S.SFT_0, snapshot_of=S.BUILD, version=2),
     Sampling(S.EVAL_SFT_1, OrderPurpose.EVAL, "eval", policy_of=S.SFT_1, split=Split.EVAL),
     Sampling(S.PROBE_SFT_1, OrderPurpose.PROBE, "reprobe", policy_of=S.SFT_1),
@@ -57,6 +59,6 @@ class ReportedPolicy:
 REPORTED = (
     ReportedPolicy("base", S.REGISTER, S.EVAL_BASE),
     ReportedPolicy("sft-0", S.SFT_0, S.EVAL_SFT_0, (S.TEACH, S.DISTILL, S.SFT_0)),
-    ReportedPolicy("sft-1", S.SFT_1, S.EVAL_SFT_1, (S.PROBE_SFT_0, S.BUILD, S.SFT_1)),
+    ReportedPolicy("sft-1", S.SFT_1, S.EVAL_SFT_1, (S.PROBE_SFT_0, S.VERIFY, S.BUILD, S.SFT_1)),
     ReportedPolicy("rl", S.RL, S.EVAL_RL, (S.PROBE_SFT_1, S.RL)),
 )

@@ -26,7 +26,7 @@ async def reverify(database: Database, peers: Peers, campaign: UUID | str) -> Re
     made = [
         await peers.pool.reverify(order.id, ReverifyIn(key=key_of(order, names), verifiers=names))
         for order in await peers.pool.orders(campaign_id)
-        if order.purpose is not OrderPurpose.REVERIFY
+        if order.purpose not in (OrderPurpose.REVERIFY, OrderPurpose.VERIFY)
     ]
     return ReverifyCampaign(verifiers=verifiers, orders=tuple(order.id for order in made if order.total))
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from services.cascade.client import Peers
 from services.cascade.models import StageRow
@@ -74,7 +75,7 @@ class Sampling:
         pool = context.peers.pool
         if stage.order_id is None:
             order_in = OrderIn.model_validate(stage.request)
-            await _make_live(context.peers, order_in)
+            await make_live(context.peers, order_in.policy_id)
             order = await pool.create_order(order_in)
             stage.order_id = order.id
         else:
@@ -84,7 +85,7 @@ class Sampling:
             if _has_external_teacher(order, context.recipe):
                 await context.peers.generation.make_live(order.policy_id)
             return False
-        _check_finished(order, context.recipe)
+        check_finished(order, context.recipe)
         stage.tokens_sampled = (await pool.order_metrics(order.id)).tokens_sampled
         return True
 
@@ -101,10 +102,13 @@ def reprobe_selection(section: ReprobeRecipe, seed: int, counts: PoolCounts, pol
     )
 
 
-async def _make_live(peers: Peers, order: OrderIn) -> None:
-    """Raises: StageHaltedError when the teacher's own server is the one that fails: nobody here can bring it up."""
+async def make_live(peers: Peers, policy_id: UUID) -> None:
+    """Every replica serves the policy.
+
+    Raises: StageHaltedError when the teacher's own server is the one that fails: nobody here can bring it up.
+    """
     try:
-        await peers.generation.make_live(order.policy_id)
+        await peers.generation.make_live(policy_id)
     except HeadwaterError as error:
         if error.code.startswith(EXTERNAL_FAILURE):
             raise failed(f"The teacher cannot be used: {error.message}") from error
@@ -127,7 +131,7 @@ def _has_external_teacher(order: Order, recipe: Recipe) -> bool:
     return order.purpose is OrderPurpose.TEACH and recipe.teach.teacher.kind is TeacherKind.OPENAI
 
 
-def _check_finished(order: Order, recipe: Recipe) -> None:
+def check_finished(order: Order, recipe: Recipe) -> None:
     """Raises: StageHaltedError when the order ended without one group, or too many questions were given up."""
     if not order.total:
         raise failed(f"Order '{order.key}' found no question: {_NO_QUESTION[order.purpose]}")
@@ -154,5 +158,6 @@ _NO_QUESTION = {
     OrderPurpose.TEACH: "no training question fits the teacher; submit some with a 'solution'",
     OrderPurpose.PROBE: "submit training questions (split 'train')",
     OrderPurpose.EVAL: "submit held-out questions (split 'eval')",
+    OrderPurpose.VERIFY: "no training question has a judged answer",
     OrderPurpose.ROLLOUT: "submit training questions (split 'train')",
 }

@@ -12,23 +12,26 @@ from shared.contracts.snapshots import SnapshotIn, SnapshotRecipe, SnapshotStatu
 
 @dataclass(frozen=True)
 class Building:
-    """One snapshot by `recipe` from the groups of `order_of`, with rows of the snapshot of `replay_of` mixed in."""
+    """One snapshot by `recipe` from the groups of `order_of`, and, where there is one, of `more_of`, with rows of `replay_of` mixed in."""
 
     name: StageName
     recipe: SnapshotRecipe
     order_of: StageName
+    more_of: StageName | None = None
     replay_of: StageName | None = None
 
     async def prepare(self, context: Context) -> dict[str, Any]:
         """The snapshot's source and parameters."""
         order_id = context.stages[self.order_of].order_id
         assert order_id is not None, self.order_of
+        more = context.stages[self.more_of].order_id if self.more_of else None
         distill = self.recipe is SnapshotRecipe.DISTILL
         snapshot = SnapshotIn(
             campaign_id=context.campaign_id,
             key=context.key(self.name),
             recipe=self.recipe,
             order_id=order_id,
+            more_order_ids=(more,) if more else (),
             seed=context.recipe.seed,
             teach=context.recipe.teach if distill else None,
             build=None if distill else context.recipe.build,

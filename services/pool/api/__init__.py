@@ -13,6 +13,7 @@ from services.pool.api import questions as questions_api
 from services.pool.api import reverification as reverification_api
 from services.pool.api import snapshots as snapshots_api
 from services.pool.api import submissions as submissions_api
+from services.pool.api import verifications as verifications_api
 from services.pool.service.assignments import Assignments
 from services.pool.service.batches import Batches
 from services.pool.service.difficulty import Difficulty
@@ -25,6 +26,7 @@ from services.pool.service.questions import Questions
 from services.pool.service.retraction import Retractions
 from services.pool.service.reverification import Reverifications
 from services.pool.service.snapshots import Snapshots
+from services.pool.service.verifications import Verifications
 
 
 def create_router(
@@ -40,6 +42,7 @@ def create_router(
     lineage: Lineage,
     retractions: Retractions,
     reverifications: Reverifications,
+    verifications: Verifications,
 ) -> APIRouter:
     """Every route of the pool."""
     router = APIRouter(prefix="/v1")
@@ -54,4 +57,5 @@ def create_router(
     router.include_router(difficulty_api.create_router(difficulty))
     router.include_router(lineage_api.create_router(lineage, retractions))
     router.include_router(reverification_api.create_router(reverifications, orders))
+    router.include_router(verifications_api.create_router(verifications, orders))
     return router

@@ -11,12 +11,13 @@ from shared.trajectories.build import Attempt, Verification
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One scored response, with the segments of its verdict."""
+    """One scored response, with the segments of its verdict; `about`: the answer that it verifies, where it is a verification."""
 
     text: str
     segments: tuple[ScoredSegment, ...]
     outcome: VerdictOutcome = VerdictOutcome.INCORRECT
     finish_reason: FinishReason = FinishReason.STOP
+    about: str | None = None
 
     def body(self, segment: ScoredSegment) -> str:
         """The text of a segment without the phrase that leads to it."""
@@ -32,8 +33,8 @@ class Answer:
                 yield segment, behind if behind is not None and behind.kind is SegmentKind.VERIFY else None
 
     def first_attempt(self) -> Attempt | None:
-        """The first attempt, or None when it was not judged."""
-        if not self.segments or self.segments[0].reward is None:
+        """The first attempt, or None when there is none that was judged."""
+        if not self.segments or self.segments[0].kind is not SegmentKind.SOLVE or self.segments[0].reward is None:
             return None
         return self._attempt(self.segments[0])
 
@@ -47,6 +48,12 @@ class Answer:
         for solve, check in self.solves():
             if solve.answer is not None and check is not None and check.claimed in _JUDGING:
                 yield Verification(solve.answer, self.body(check))
+
+    def verification(self) -> Verification | None:
+        """What it says of the answer that it is about, true or not; None when it is no verification."""
+        if self.about is None or not self.segments or self.segments[0].claimed not in _JUDGING:
+            return None
+        return Verification(self.about, self.body(self.segments[0]))
 
     def _attempt(self, solve: ScoredSegment) -> Attempt:
         return Attempt(self.body(solve), solve.answer or "", correct=(solve.reward or 0.0) > 0)

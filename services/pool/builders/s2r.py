@@ -1,7 +1,7 @@
 """`s2r`: trajectories s1, v1, …, sk, vk out of the policy's own attempts (S²R stage 0), for SFT-1.
 
-One attempt a response counts: its first, which no earlier attempt has coloured. Verifications are the policy's own
-where it judged, and those of the domain's templates; the builder of trajectories drops every untrue one.
+One attempt a response counts: its first, which no earlier attempt has coloured. Verifications are those that were
+ordered, the policy's own where it judged, and those of the domain's templates; the builder of trajectories drops every untrue one.
 """
 
 from collections import Counter
@@ -114,6 +114,7 @@ def _table(keep_probability: Sequence[float]) -> RoundsTable:
 def _material(question: AnsweredQuestion, recipe: BuildRecipe, rng: Random) -> _Material:
     attempts = tuple(attempt for answer in question.answers if (attempt := answer.first_attempt()) is not None)
     verifications: list[Verification] = []
+    verifications.extend(one for answer in question.answers if (one := answer.verification()) is not None)
     if recipe.own_verifications:
         verifications.extend(own for answer in question.answers for own in answer.own_verifications())
     if question.domain in DOMAINS:

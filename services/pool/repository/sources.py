@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.pool.models import GroupRow, QuestionRow, ResponseRow
+from services.pool.models import GroupRow, OrderRow, QuestionRow, ResponseRow
 from services.pool.router import UNUSABLE_STATES
 from shared.contracts.questions import Split
 from shared.contracts.verdicts import VerdictOutcome
@@ -59,8 +59,11 @@ async def answers(session: AsyncSession, group_ids: Sequence[UUID]) -> Sequence[
             ResponseRow.segments,
             ResponseRow.outcome,
             ResponseRow.finish_reason,
+            ResponseRow.answer,
+            OrderRow.purpose,
         )
         .join(GroupRow, GroupRow.id == ResponseRow.group_id)
+        .join(OrderRow, OrderRow.id == GroupRow.order_id)
         .join(QuestionRow, QuestionRow.id == GroupRow.question_id)
         .where(GroupRow.id.in_(group_ids), ResponseRow.outcome != VerdictOutcome.UNSCORED)
         .order_by(QuestionRow.id, GroupRow.policy_version, GroupRow.id, ResponseRow.position)

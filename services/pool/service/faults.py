@@ -13,7 +13,7 @@ def fault(group: PackedGroupIn, assignment: Claimed) -> str | None:
         return "the assignment judges a stored group again; hand in its verdicts"
     if group.policy_id != assignment.policy_id:
         return f"the assignment is for policy {assignment.policy_id}, not {group.policy_id}"
-    if len(group.responses) > assignment.k:
+    if assignment.purpose != OrderPurpose.VERIFY and len(group.responses) > assignment.k:
         return f"the order asks for {assignment.k} responses, not {len(group.responses)}"
     for position, response in enumerate(group.responses):
         if (reason := response_fault(response)) is not None:

@@ -165,7 +165,7 @@ async def _measure(session: AsyncSession, items: Sequence[_Accepted], router: Ro
     measured = await questions.pass_rates(session, sorted(order_ids), sorted(question_ids))
     versions: dict[tuple[UUID, UUID, UUID], int] = {}
     for item in items:
-        if item.scored:
+        if item.scored and item.assignment.purpose != OrderPurpose.VERIFY:
             key = (item.assignment.question_id, item.assignment.policy_id, item.assignment.order_id)
             n, correct = measured.get(key, (0, 0))
             measured[key] = (n + item.scored, correct + item.correct)

@@ -44,40 +44,9 @@ class Orders:
         """The order, and whether it is new.
 
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
-        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`, `weights_are_standing`.
+        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`, `verifies_an_order`, `weights_are_standing`.
         """
-        if request.selection.split is not Split.TRAIN and request.purpose in TRAINING_PURPOSES:
-            raise HeadwaterError(
-                "eval_never_trains",
-                f"Order {request.key!r} would use eval questions for {request.purpose}; select split 'train'.",
-                422,
-            )
-        if request.selection.split is Split.EVAL and request.selection.fraction < 1:
-            raise HeadwaterError(
-                "eval_comes_whole",
-                f"Order {request.key!r} asks for a fraction of the eval questions, which come whole; leave 'fraction' out, or "
-                "say how many with 'limit'.",
-                422,
-            )
-        if request.watermark_groups is not None and request.purpose is not OrderPurpose.ROLLOUT:
-            raise HeadwaterError(
-                "standing_is_rollout",
-                f"Order {request.key!r} has 'watermark_groups', which only an order for rollout has; leave it out.",
-                422,
-            )
-        if request.purpose is OrderPurpose.REVERIFY:
-            raise HeadwaterError(
-                "reverifies_an_order",
-                f"Order {request.key!r} would re-verify nothing; POST /v1/orders/ID/reverify names whose responses.",
-                422,
-            )
-        if request.watermark_groups is None and request.weights != QuestionWeights():
-            raise HeadwaterError(
-                "weights_are_standing",
-                f"Order {request.key!r} takes each of its questions once, so 'weights' say nothing; leave them out, or give it "
-                "'watermark_groups'.",
-                422,
-            )
+        _refuse_nonsense(request)
         order_id, content = identity.order_id(request.campaign_id, request.key), _content(request)
         async with self._database.transaction() as session:
             if not await campaigns.exists(session, request.campaign_id):
@@ -145,6 +114,46 @@ class Orders:
                 raise NotFoundError("order", order_id)
             responses = [row async for row in groups.scored(session, order_id)]
         return await asyncio.to_thread(_metrics, order_id, responses)
+
+
+def _refuse_nonsense(request: OrderIn) -> None:
+    """Raises: HeadwaterError of the first thing that the order asks for and cannot mean."""
+    split, standing, purpose = request.selection.split, request.watermark_groups is not None, request.purpose
+    refusals = (
+        (
+            "eval_never_trains",
+            split is not Split.TRAIN and purpose in TRAINING_PURPOSES,
+            f"would use eval questions for {purpose}; select split 'train'.",
+        ),
+        (
+            "eval_comes_whole",
+            split is Split.EVAL and request.selection.fraction < 1,
+            "asks for a fraction of the eval questions, which come whole; leave 'fraction' out, or say how many with 'limit'.",
+        ),
+        (
+            "standing_is_rollout",
+            standing and purpose is not OrderPurpose.ROLLOUT,
+            "has 'watermark_groups', which only an order for rollout has; leave it out.",
+        ),
+        (
+            "reverifies_an_order",
+            purpose is OrderPurpose.REVERIFY,
+            "would re-verify nothing; POST /v1/orders/ID/reverify names whose responses.",
+        ),
+        (
+            "verifies_an_order",
+            purpose is OrderPurpose.VERIFY,
+            "would verify nothing; POST /v1/orders/ID/verify names whose answers.",
+        ),
+        (
+            "weights_are_standing",
+            not standing and request.weights != QuestionWeights(),
+            "takes each of its questions once, so 'weights' say nothing; leave them out, or give it 'watermark_groups'.",
+        ),
+    )
+    for code, applies, sentence in refusals:
+        if applies:
+            raise HeadwaterError(code, f"Order {request.key!r} {sentence}", 422)
 
 
 def _content(request: OrderIn) -> str:

@@ -52,8 +52,8 @@ class Reverifications:
             source = await orders.get(session, source_id)
             if source is None:
                 raise NotFoundError("order", source_id)
-            if source.purpose == OrderPurpose.REVERIFY:
-                sentence = f"Order {source.key!r} has no responses of its own; re-verify the order that sampled them."
+            if source.purpose in (OrderPurpose.REVERIFY, OrderPurpose.VERIFY):
+                sentence = f"Order {source.key!r} has no answers of its own; re-verify the order that sampled them."
                 raise HeadwaterError("reverifies_nothing", sentence, 422)
             order_id = identity.order_id(source.campaign_id, request.key)
             content = f"{source_id}:{identity.request_hash(request)}"

@@ -12,6 +12,7 @@ from services.pool.models import SnapshotRow
 from services.pool.repository import campaigns, orders, snapshots
 from services.pool.service.building import SnapshotBuilding
 from services.pool.service.exports import Export, export
+from shared.contracts.orders import OrderPurpose
 from shared.contracts.snapshots import ExportFormat, Snapshot, SnapshotIn, SnapshotRecipe, SnapshotStatus
 from shared.db import Database
 from shared.errors import ConflictError, HeadwaterError, NotFoundError
@@ -29,7 +30,7 @@ class Snapshots:
         """The snapshot, and whether it is new.
 
         Raises: NotFoundError (campaign; an order or a snapshot to mix in that the campaign does not have), HeadwaterError
-        `not_trajectories`, `bad_parameters`, ConflictError (the key has another one).
+        `not_trajectories`, `not_answers`, `bad_parameters`, ConflictError (the key has another one).
         """
         builder_of(request)
         snapshot_id, content = identity.snapshot_id(request.campaign_id, request.key), identity.request_hash(request)
@@ -72,6 +73,11 @@ async def _require_sources(session: AsyncSession, request: SnapshotIn) -> None:
         order = await orders.get(session, order_id)
         if order is None or order.campaign_id != request.campaign_id:
             raise NotFoundError("order of this campaign", order_id)
+        if order.purpose == OrderPurpose.VERIFY and (
+            request.recipe is not SnapshotRecipe.S2R or order_id == request.order_id
+        ):
+            message = f"Order {order.key!r} has verifications and no answers; only 's2r' takes it, in 'more_order_ids'."
+            raise HeadwaterError("not_answers", message, 422)
     if request.replay_snapshot_id is not None:
         replay = await snapshots.get(session, request.replay_snapshot_id)
         if replay is None or replay.campaign_id != request.campaign_id:

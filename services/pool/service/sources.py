@@ -14,6 +14,7 @@ from services.pool.builders.answers import Answer, AnsweredQuestion
 from services.pool.builders.scored import ScoredGroup, ScoredResponse
 from services.pool.repository import groups, sources
 from shared.contracts.generation import FinishReason
+from shared.contracts.orders import OrderPurpose
 from shared.contracts.verdicts import ScoredSegment, VerdictOutcome
 
 
@@ -44,7 +45,8 @@ def _by_question(responses: Sequence[Row[Any]]) -> Iterator[AnsweredQuestion]:
 
 def _answer(line: Row[Any]) -> Answer:
     segments = tuple(ScoredSegment.model_validate(segment) for segment in line.segments)
-    return Answer(line.text, segments, VerdictOutcome(line.outcome), FinishReason(line.finish_reason))
+    about = line.answer if line.purpose == OrderPurpose.VERIFY else None
+    return Answer(line.text, segments, VerdictOutcome(line.outcome), FinishReason(line.finish_reason), about)
 
 
 def _scored(group: Any) -> ScoredGroup:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from services.sampling.client import GenerationClient, PoolClient, TransientError, VerificationClient
-from services.sampling.service import groups, reverify
+from services.sampling.service import groups, reverify, verifications
 from services.sampling.service.batching import next_batch
 from services.sampling.service.groups import Sampled
 from services.sampling.service.leases import Leases
@@ -29,6 +29,7 @@ from shared.contracts.orders import (
     GroupIn,
     GroupReceipt,
     GroupStatus,
+    OrderPurpose,
 )
 from shared.contracts.verdicts import VerdictBatch
 from shared.errors import HeadwaterError
@@ -113,11 +114,8 @@ class Drain:
                 continue
             claim = await self._claim(free)
             fresh = self._leases.take_off(claim.assignments)
-            to_sample, to_judge = reverify.split(fresh)
-            for chunk in groups.chunks(to_sample):
-                tasks.create_task(self._sample(chunk))
-            for piece in to_judge:
-                tasks.create_task(self._reverify(piece))
+            for chunk in groups.chunks(fresh):
+                tasks.create_task(self._work_on(chunk))
             if fresh:
                 quiet_polls = 0
                 continue
@@ -130,6 +128,15 @@ class Drain:
     async def _claim(self, limit: int) -> ClaimResult:
         request = ClaimRequest(worker=self._worker, limit=limit, lease_s=self._settings.lease_s)
         return await persist(lambda: self._pool.claim(request), self._patience())
+
+    async def _work_on(self, chunk: Sequence[Assignment]) -> None:
+        match chunk[0].purpose:
+            case OrderPurpose.REVERIFY:
+                await self._reverify(chunk)
+            case OrderPurpose.VERIFY:
+                await self._write_verifications(chunk)
+            case _:
+                await self._sample(chunk)
 
     async def _sample(self, chunk: Sequence[Assignment]) -> None:
         """Ask for the chunk's samples, and again for those that a broken stream left out."""
@@ -243,6 +250,19 @@ class Drain:
             await self._leases.fail(held, refusal.code, refusal.message)
         else:
             await self._take_receipts(receipts)
+
+    async def _write_verifications(self, held: Sequence[Assignment]) -> None:
+        """Verify stored answers."""
+        try:
+            written = await verifications.write(self._pool, self._generation, held, self._patience)
+        except HeadwaterError as refusal:
+            blameless = groups.is_the_policys(refusal.code)
+            await self._leases.fail(held, refusal.code, refusal.message, counts_as_attempt=not blameless)
+            return
+        for group in written.groups:
+            self._verified.put_nowait(group)
+        for assignment, flaw in written.flaws:
+            await self._leases.fail([assignment], flaw.reason, flaw.message, counts_as_attempt=flaw.is_the_questions)
 
     async def _take_receipts(self, receipts: Iterable[GroupReceipt]) -> None:
         """A group that the pool refused is not worth waiting for the end of its lease: it is sampled again."""

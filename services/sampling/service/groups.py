@@ -39,10 +39,10 @@ class Sampled:
 
 
 def chunks(assignments: Iterable[Assignment]) -> list[list[Assignment]]:
-    """Assignments that one sample request can ask for: the same policy and parameters, at most `MAX_PROMPTS`."""
+    """Assignments that are worked on together: of the same purpose, policy and parameters, at most `MAX_PROMPTS`."""
     alike: dict[str, list[list[Assignment]]] = {}
     for assignment in assignments:
-        key = f"{assignment.policy_id} {assignment.k} {assignment.deadline_s} {assignment.sampling.model_dump_json()}"
+        key = f"{assignment.purpose} {assignment.policy_id} {assignment.k} {assignment.deadline_s} {assignment.sampling.model_dump_json()}"
         lists = alike.setdefault(key, [[]])
         if len(lists[-1]) == MAX_PROMPTS:
             lists.append([])
@@ -76,14 +76,21 @@ class Flaw:
 
 def flaw(assignment: Assignment, line: PromptSamples) -> Flaw | None:
     """What keeps a prompt's line from being a group, or None."""
-    if line.error is not None:
-        reason = line.error or "generation-error"
-        return Flaw(reason, line.message, is_the_questions=reason not in NOT_THE_QUESTIONS)
+    if (error := flaw_of_line(line)) is not None:
+        return error
     count = len(line.samples)
     is_reference = all(sample.finish_reason is FinishReason.REFERENCE for sample in line.samples)
     if count == assignment.k or (is_reference and 1 <= count <= assignment.k):
         return None
     return Flaw("incomplete-group", f"generation gave {count} of {assignment.k} samples")
+
+
+def flaw_of_line(line: PromptSamples) -> Flaw | None:
+    """The error that a prompt's line has in place of samples, or None."""
+    if line.error is None:
+        return None
+    reason = line.error or "generation-error"
+    return Flaw(reason, line.message, is_the_questions=reason not in NOT_THE_QUESTIONS)
 
 
 def is_the_policys(refusal: str) -> bool:

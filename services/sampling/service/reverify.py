@@ -1,22 +1,13 @@
 """Assignments of a re-verification: their stored responses are judged again, and nothing is sampled."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from services.sampling.client import PoolClient, VerificationClient
-from services.sampling.service.groups import MAX_PROMPTS, verdict_request
+from services.sampling.service.groups import verdict_request
 from services.sampling.service.patience import Patience, persist
-from shared.contracts.orders import Assignment, GroupReceipt, GroupStatus, OrderPurpose
+from shared.contracts.orders import Assignment, GroupReceipt, GroupStatus
 from shared.contracts.reverification import NewVerdicts, NewVerdictsBatch, StoredResponsesRequest
 from shared.contracts.verdicts import VerdictBatch
-
-
-def split(claimed: Iterable[Assignment]) -> tuple[list[Assignment], list[list[Assignment]]]:
-    """(what is to be sampled, pieces of what is to be judged again)."""
-    sample: list[Assignment] = []
-    judge: list[Assignment] = []
-    for assignment in claimed:
-        (judge if assignment.purpose is OrderPurpose.REVERIFY else sample).append(assignment)
-    return sample, [judge[first : first + MAX_PROMPTS] for first in range(0, len(judge), MAX_PROMPTS)]
 
 
 async def judge_again(

@@ -23,6 +23,8 @@ from shared.contracts.questions import PoolCounts, QuestionKind
 from shared.contracts.reverification import Verifiers
 from shared.contracts.runs import Run, RunFailure, RunIn, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn, SnapshotStatus
+from shared.contracts.verdicts import VerdictOutcome
+from shared.contracts.verifications import VerifyIn, Yield, Yields
 from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.settings import Settings
 
@@ -59,7 +61,7 @@ class World:
         self.run_failure = RunFailure.OUT_OF_MEMORY
         self.snapshot_end: Callable[[SnapshotIn], tuple[SnapshotStatus, int]] = lambda _: (SnapshotStatus.READY, 30)
         self.peers = Peers(
-            PoolClient(self._client("pool", self._orders(), self._snapshots())),
+            PoolClient(self._client("pool", self._orders(), self._verifications(), self._snapshots())),
             GenerationClient(self._client("generation", self._generation(), self._policies())),
             TrainingClient(self._client("training", self._training())),
             VerificationClient(self._client("verification", self._verification())),
@@ -130,6 +132,25 @@ class World:
         @router.get("/orders/{order_id}/metrics")
         async def metrics(order_id: UUID) -> OrderMetrics:
             return _metrics(order_id)
+
+        return router
+
+    def _verifications(self) -> APIRouter:
+        router = APIRouter(prefix="/v1")
+
+        @router.post("/orders/{order_id}/verify", status_code=201)
+        async def verify(order_id: UUID, request: VerifyIn, response: Response) -> Order:
+            source = self.orders[order_id]
+            assert source.state is OrderState.COMPLETE
+            fields = request.model_dump(exclude={"style"})
+            order = OrderIn(campaign_id=source.campaign_id, purpose=OrderPurpose.VERIFY, **fields)
+            return self._once(self.orders, order, lambda id_: self._new_order(id_, order), response)  # type: ignore[no-any-return]
+
+        @router.get("/orders/{order_id}/yields")
+        async def yields(order_id: UUID) -> Yields:
+            counts = ((VerdictOutcome.CORRECT, 6), (VerdictOutcome.INCORRECT, 4))
+            items = tuple(Yield(prompt="confirmative@1", outcome=outcome, n=n) for outcome, n in counts)
+            return Yields(order_id=order_id, items=items)
 
         return router
 

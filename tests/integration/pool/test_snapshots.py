@@ -155,7 +155,7 @@ REFUSED: tuple[tuple[dict[str, Any], int, str], ...] = (
     ({"recipe": "s2r", "build": {"keep_probability": [2, 1, 1, 1]}}, 422, "numbers from 0 to 1, not [2.0"),
     ({"recipe": "s2r", "build": {"styles": {"confirmative": -1}}}, 422, "none is below 0"),
     ({"rejection": {}}, 422, "'rejection' is not for recipe 'distill'; leave it out"),
-    ({"recipe": "s2r", "more_order_ids": [str(uuid4())]}, 422, "'more_order_ids' is not for recipe 's2r'"),
+    ({"more_order_ids": [str(uuid4())]}, 422, "'more_order_ids' is not for recipe 'distill'"),
     ({"recipe": "offline-rl", "offline_rl": {"pass_rate_from": 0.9}}, 422, "must not be above"),
     ({"order_id": str(uuid4())}, 404, "There is no order of this campaign"),
     ({"recipe": "rejection", "more_order_ids": [str(uuid4())]}, 404, "There is no order of this campaign"),

@@ -34,6 +34,7 @@ from shared.contracts.orders import (
 )
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 from shared.contracts.verdicts import VerdictBatch
+from shared.contracts.verifications import AnswersRequest, AnswersResult, AssignmentAnswers
 from shared.packed import PackedGroupIn
 
 POLICY = uuid4()
@@ -55,6 +56,7 @@ class FakePool:
         self.heartbeats = 0
         self.refuse_batches_over: int | None = None
         self.refused: set[str] = set()
+        self.answers: dict[UUID, AssignmentAnswers] = {}
         self.down = 0
         self.total = questions
 
@@ -94,6 +96,7 @@ class FakePool:
         app.post("/v1/assignments/heartbeat")(self._heartbeat)
         app.post("/v1/assignments/fail")(self._fail)
         app.post("/v1/groups")(self._groups)
+        app.post("/v1/verifications/answers")(self._answers)
         return app
 
     async def _outage(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -139,6 +142,9 @@ class FakePool:
             return Response(status_code=413)
         receipts = tuple(self._store(group) for group in groups)
         return Response(GroupBatchResult(receipts=receipts).model_dump_json())
+
+    async def _answers(self, request: AnswersRequest) -> AnswersResult:
+        return AnswersResult(items=tuple(self.answers[one] for one in request.assignments if one in self.answers))
 
     def _holds(self, assignment_id: UUID, token: UUID) -> bool:
         return assignment_id in self.leases and self.leases[assignment_id][0] == token
