@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -40,7 +40,7 @@ def database() -> Iterator[str]:
         postgres.initialise(directory / "postgres", "benchmark")
         url = postgres.url(port, "benchmark")
         is_ready = (f"{postgres.programs()}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port))
-        with _process(
+        with process(
             postgres.command(directory / "postgres", port),
             signal.SIGINT,
             lambda: subprocess.run(is_ready, check=False).returncode == 0,
@@ -72,7 +72,7 @@ def api(
             return False
 
     where = (app, "--host", "127.0.0.1", "--port", str(port), *options)
-    with _process((python, *serve, *where), signal.SIGTERM, answers, environment):
+    with process((python, *serve, *where), signal.SIGTERM, answers, environment):
         yield url
 
 
@@ -91,22 +91,35 @@ def pool_api(database_url: str) -> Iterator[httpx.AsyncClient]:
 
 
 @contextmanager
-def _process(
+def process(
     command: tuple[str, ...],
     stop: signal.Signals,
     is_ready: Callable[[], bool],
     environment: Mapping[str, str] | None = None,
+    *,
+    deadline_s: float = START_DEADLINE_S,
+    words: Path | None = None,
 ) -> Iterator[None]:
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | dict(environment or {}),
-        preexec_fn=orphans.adopted_by(os.getpid(), stop),
-    )
+    """A process from when it is ready until the block ends. What it says goes into the file `words`, or here.
+
+    Raises RuntimeError when it does not become ready.
+    """
+    with ExitStack() as files:
+        output = files.enter_context(words.open("wb")) if words else None
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | dict(environment or {}),
+            preexec_fn=orphans.adopted_by(os.getpid(), stop),
+            stdout=output,
+            stderr=output,
+        )
     try:
-        until = time.monotonic() + START_DEADLINE_S
+        until = time.monotonic() + deadline_s
         while not is_ready():
             if process.poll() is not None or time.monotonic() > until:
+                if words is not None:
+                    print(words.read_text(errors="replace")[-5000:], file=sys.stderr)
                 raise RuntimeError(f"{' '.join(command)} did not become ready; its last words stand above.")
             time.sleep(0.05)
         yield

@@ -13,7 +13,9 @@ class GenerationSettings(Settings):
 
     `weights_cache`: a folder that the engine can read as well. `engine_max_loras`: the engine's `--max-loras`.
     `prompts_in_flight`: prompts running on one replica. `prompts_waiting`: prompts that may wait for one replica before
-    new requests are answered 429. `engine_wait_s`: how long a request waits for an engine that restarts.
+    new requests are answered 429. `engine_wait_s`: how long a request waits for an engine that restarts. `engine_stall_s`: an
+    engine that has prompts and works on none of them for so long is down; so is one that answers no probe, and after
+    `engine_abort_s` of that its prompts are given up.
     """
 
     weights_cache: Path = Path(tempfile.gettempdir()) / "headwater-weights"
@@ -23,3 +25,5 @@ class GenerationSettings(Settings):
     engine_wait_s: float = Field(default=20.0, ge=0)
     engine_switch_timeout_s: float = Field(default=300.0, gt=0)
     engine_probe_every_s: float = Field(default=2.0, gt=0)
+    engine_stall_s: float = Field(default=120.0, gt=0)
+    engine_abort_s: float = Field(default=15.0, ge=0)

@@ -1,6 +1,7 @@
 """Sampling requests: made by sampling workers, answered by generation."""
 
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
@@ -9,11 +10,12 @@ from shared.contracts.base import Contract, Items, PackedFloat32, PackedInt32
 
 
 class SamplingParameters(Contract):
-    """How to sample. `max_tokens` counts new tokens; `temperature` 0 is greedy."""
+    """How to sample. `max_tokens` counts new tokens; `temperature` 0 is greedy; an answer ends with the first of `stop` that it writes."""
 
     temperature: float = Field(default=1.0, ge=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(default=256, ge=1, le=32_768)
+    stop: Items[Annotated[str, Field(min_length=1, max_length=100)]] = Field(default=(), max_length=8)
 
 
 class FinishReason(StrEnum):

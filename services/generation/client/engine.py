@@ -19,6 +19,7 @@ BASE_MODEL = "base"
 PROBE_TIMEOUT_S = 10.0
 CONTROL_TIMEOUT_S = 30.0
 FINISH_REASONS = ("stop", "length")
+_TOKENS_DONE = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
 class EngineDownError(Exception):
@@ -69,6 +70,12 @@ class EngineClient:
     async def label(self) -> str:
         """The label of the full weights; doubles as the liveness probe."""
         return str((await self._json("GET", "/weight_info", timeout=PROBE_TIMEOUT_S)).get("weight_version", ""))
+
+    async def tokens_done(self) -> float:
+        """How many tokens it read and wrote since it started: what moves as long as it works."""
+        text = (await self._call("GET", "/metrics", timeout=PROBE_TIMEOUT_S)).text
+        lines = (line for line in text.splitlines() if line.startswith(_TOKENS_DONE))
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     async def set_label(self, label: str) -> None:
         """Say what the full weights are."""
@@ -151,10 +158,10 @@ class EngineClient:
         """`n` answers with token ids and the log-probabilities of the sampled tokens.
 
         Every parameter is sent, so that no default of the model's own generation config changes the distribution.
-        No seed: one on a partially prefilled request kills the CPU engine. Special tokens stay in the text, so that
-        the token strings tile it.
+        No seed: one on a partially prefilled request kills the CPU engine. Special tokens and what an answer
+        stops at stay in the text, so that the token strings tile it.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": model,
             "prompt": list(prompt_token_ids),
             "n": n,
@@ -168,6 +175,8 @@ class EngineClient:
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
+        if sampling.stop:
+            body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
         answer = await self._json("POST", "/v1/completions", json=body, timeout=timeout_s)
         return tuple(_choice(choice) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"])))
 
@@ -243,7 +252,7 @@ def _choice(choice: dict[str, Any]) -> Choice:
         token_ids=tuple(choice["token_ids"]),
         logprobs=tuple(logprobs["token_logprobs"]),
         tokens=tuple(logprobs["tokens"]),
-        ends_with_stop_token=choice["finish_reason"] == "stop",
+        ends_with_stop_token=choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str),
     )
     if found.finish_reason not in FINISH_REASONS:
         raise EngineRefusedError(f"the engine ended an answer with {found.finish_reason!r}", 502)

@@ -68,7 +68,7 @@ class ExternalClient:
         samples: list[Sample] = []
         async with self._slots.setdefault(url, asyncio.Semaphore(REQUESTS_AT_ONCE)):
             while len(samples) < n:
-                body = {
+                body: dict[str, Any] = {
                     "model": model,
                     "messages": [{"role": "user", "content": text}],
                     "n": n - len(samples),
@@ -76,6 +76,8 @@ class ExternalClient:
                     "top_p": sampling.top_p,
                     "max_tokens": sampling.max_tokens,
                 }
+                if sampling.stop:
+                    body["stop"] = list(sampling.stop)
                 samples.extend(_samples(url, await self.pass_on(CHAT, url, api_key_env, body)))
         return tuple(samples[:n])
 

@@ -10,6 +10,7 @@ from services.generation.service.replica import ReplacedError, Replica, Target
 from services.generation.settings import GenerationSettings
 from shared.errors import HeadwaterError, UnavailableError
 
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 30.0
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +48,8 @@ class Fleet:
     async def _watch(self, replica: Replica) -> None:
         while True:
             replica.suspected.clear()
+            if not replica.ready and replica.failures > 1:
+                await asyncio.sleep(min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** (min(replica.failures, 16) - 2)))
             await replica.probe()
             self._changed.set()
             self._changed.clear()
@@ -57,7 +60,13 @@ class Fleet:
                 continue
 
     def suspect(self, replica: Replica, error: EngineDownError | ReplacedError) -> None:
-        """A request found the replica dead, or with other weights: no more traffic until a probe, which comes at once, says otherwise."""
+        """A request found the replica dead, or with other weights: no more traffic until a probe says otherwise.
+
+        The probe comes at once, but later each time that the requests after it fail again: an engine that answers probes and
+        nothing else is tried ever less often.
+        """
+        if replica.ready:
+            replica.failures += 1
         replica.mark_down(str(error))
         replica.suspected.set()
 

@@ -8,16 +8,19 @@ is stored, and this service may restart at any time.
 
 import asyncio
 import logging
+import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from services.generation.client.engine import BASE_MODEL, EngineClient, EngineDownError, EngineRefusedError
 from services.generation.metrics import REPLICA_LOAD, REPLICA_READY, SWITCHES
 from services.generation.service.gate import ResidencyGate, SwitchFailedError
+from services.generation.service.shared_call import Shared
 from services.generation.settings import GenerationSettings
 from shared.contracts.generation import SamplingParameters
 from shared.errors import ConflictError
@@ -25,6 +28,7 @@ from shared.errors import ConflictError
 log = logging.getLogger(__name__)
 
 LOADING = "loading"
+T = TypeVar("T")
 _PROMPTS_REMEMBERED = 10_000
 
 
@@ -52,7 +56,7 @@ class ReplacedError(Exception):
 
 
 class Replica:
-    """One engine. `load`: prompts that run or wait here."""
+    """One engine. `load`: prompts that run or wait here; `failures`: of them, since the last that it answered."""
 
     def __init__(self, client: EngineClient, settings: GenerationSettings) -> None:
         self.client = client
@@ -60,6 +64,7 @@ class Replica:
         self.reason = "it has not answered yet"
         self.max_model_tokens = 0
         self.load = 0
+        self.failures = 0
         self.suspected = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.prompts_in_flight)
         self.gate = ResidencyGate(self._switch)
@@ -71,6 +76,11 @@ class Replica:
         self._adapter_users: Counter[str] = Counter()
         self._adapter_lock = asyncio.Lock()
         self._prompts: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._labels = Shared(client.label)
+        self._at_work: set[asyncio.Future[Any]] = set()
+        self._given_up: set[asyncio.Future[Any]] = set()
+        self._answered_at = self._moved_at = time.monotonic()
+        self._tokens_done = 0.0
 
     # -- what it holds
 
@@ -113,8 +123,25 @@ class Replica:
 
     async def confirm(self, serving: Serving) -> None:
         """Raises ReplacedError unless the engine held the same weights all the time until now."""
-        if await self.client.label() != serving.label:
+        if await self._labels.after_now() != serving.label:
             raise ReplacedError(f"the weights of the engine at {self.client.url} changed under the request")
+
+    async def while_up(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work in the engine, unless the engine is given up meanwhile. Raises: EngineDownError, what `work` raises."""
+        task = asyncio.ensure_future(work)
+        self._at_work.add(task)
+        try:
+            result = await task
+        except asyncio.CancelledError:
+            if task in self._given_up:
+                raise EngineDownError(f"The engine at {self.client.url} was given up: {self.reason}") from None
+            task.cancel()
+            raise
+        finally:
+            self._at_work.discard(task)
+            self._given_up.discard(task)
+        self.failures = 0
+        return result
 
     async def prompt_token_ids(self, text: str) -> tuple[int, ...]:
         """The prompt in the model's chat template; remembered, for the same question comes back with every policy."""
@@ -135,17 +162,39 @@ class Replica:
         before = self._label
         try:
             label = await self.client.label()
+            self._answered_at = time.monotonic()
             if self.gate.is_switching or before != self._label:
                 return
             if label != self._label or not self.ready:
                 await self._adopt(label)
+            elif await self._is_stalled():
+                self.failures += 1
+                self.mark_down(
+                    f"it has {self.load} prompts and worked on none for {self._settings.engine_stall_s:.0f} s"
+                )
+                self._give_up()
         except EngineDownError as error:
             self.mark_down(str(error))
+            if time.monotonic() - self._answered_at >= self._settings.engine_abort_s:
+                self._give_up()
         except EngineRefusedError as error:
             self.mark_down(
                 f"The engine at {self.client.url} refused a control call ({error.reason}); "
                 "start it with VLLM_SERVER_DEV_MODE=1 and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True."
             )
+
+    async def _is_stalled(self) -> bool:
+        """Whether it has prompts and has not worked on any for too long."""
+        tokens_done, now = await self.client.tokens_done(), time.monotonic()
+        if tokens_done != self._tokens_done or not self.load or self._adapter_lock.locked():
+            self._tokens_done, self._moved_at = tokens_done, now
+        return now - self._moved_at >= self._settings.engine_stall_s
+
+    def _give_up(self) -> None:
+        """Whoever waits for an answer is told that there will be none."""
+        self._given_up |= self._at_work
+        for task in self._at_work:
+            task.cancel()
 
     def mark_down(self, reason: str) -> None:
         """No traffic until a probe succeeds."""
@@ -174,6 +223,7 @@ class Replica:
             await self._restore(wanted)
         log.info("engine %s is ready (holds %s)", self.client.url, label)
         self.ready = True
+        self._moved_at = time.monotonic()
         self.reason = ""
         REPLICA_READY.labels(self.client.url).set(1)
 

@@ -73,7 +73,7 @@ class SamplingService:
         replica = await self._fleet.choose(target)
         try:
             async with replica.slot(), replica.serving(target) as serving:
-                answer = await _complete(replica, serving, prompt, request)
+                answer = await replica.while_up(_complete(replica, serving, prompt, request))
                 await replica.confirm(serving)
         except (EngineDownError, ReplacedError) as error:
             self._fleet.suspect(replica, error)

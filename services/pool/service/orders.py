@@ -161,6 +161,8 @@ def _content(request: OrderIn) -> str:
     unsaid: dict[str, Any] = {
         name: True for name in ("weights", "priority") if getattr(request, name) == OrderIn.model_fields[name].default
     }
+    if not request.sampling.stop:
+        unsaid["sampling"] = {"stop"}
     if request.selection.reprobe is None:
         unsaid["selection"] = {"reprobe"}
     return hashlib.sha256(request.model_dump_json(exclude=unsaid).encode()).hexdigest()

@@ -114,6 +114,8 @@ class Drain:
                 continue
             claim = await self._claim(free)
             fresh = self._leases.take_off(claim.assignments)
+            for assignment in fresh[:1]:
+                self._window.claimed(assignment.k * assignment.sampling.max_tokens)
             for chunk in groups.chunks(fresh):
                 tasks.create_task(self._work_on(chunk))
             if fresh:

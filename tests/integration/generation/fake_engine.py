@@ -7,13 +7,14 @@ is seen. Everything that the real engine is strict about is strict here: unknown
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 
 def read_name(directory: str) -> str:
@@ -31,6 +32,7 @@ class FakeEngine:
         self.broken: set[str] = set()
         self.methods = {"reload_checkpoint", "reload_weights", "group_adapters"}
         self.device = "cpu"
+        self.slow_s = 0.0
         self.reset()
         self.completions = 0
         self.aborted = 0
@@ -44,6 +46,7 @@ class FakeEngine:
         self.resident = self.started_with
         self.adapters: dict[str, str] = {}
         self.running = 0
+        self.tokens = 0.0
         self.idle = asyncio.Event()
         self.idle.set()
         self.unpaused = asyncio.Event()
@@ -54,6 +57,7 @@ class FakeEngine:
         app.get("/weight_info")(lambda: {"weight_version": self.label})
         app.get("/server_info")(lambda: {"vllm_config": f"device_config={self.device}"})
         app.get("/v1/models")(self._models)
+        app.get("/metrics")(self._metrics)
         app.post("/update_weight_version")(self._set_label)
         app.post("/pause")(self._pause)
         app.post("/resume")(self._resume)
@@ -65,6 +69,9 @@ class FakeEngine:
         app.post("/v1/completions")(self._complete)
         app.post("/v1/chat/completions")(self._chat)
         return app
+
+    async def _metrics(self) -> Response:
+        return PlainTextResponse(f'vllm:generation_tokens_total{{engine="0"}} {self.tokens}\n')
 
     async def _models(self) -> dict[str, Any]:
         base = {"id": "base", "parent": None, "root": self.started_with, "max_model_len": 64}
@@ -133,6 +140,8 @@ class FakeEngine:
         self.idle.clear()
         held = asyncio.create_task(self.hold.wait())
         try:
+            if body["prompt"][1:5] == [ord(character) for character in "slow"]:
+                await asyncio.sleep(self.slow_s * (1 + self.completions % 4))
             while not held.done():
                 if await request.is_disconnected():
                     self.aborted += 1
@@ -217,3 +226,18 @@ async def served(app: Any) -> AsyncIterator[Served]:
         yield server
     finally:
         await server.stop()
+
+
+async def main(weights: str, port: int) -> None:
+    """The stand-in as a process: it says its port; a prompt that begins with `slow` takes its time."""
+    engine = FakeEngine(weights)
+    engine.slow_s = 0.4
+    server = Served(engine.app, port)
+    await server.start()
+    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
