@@ -16,7 +16,7 @@ from tests.faults.facts import Evidence, read_stored
 from tests.faults.world import KILLED, Plan, World, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-PLAN = Plan(items=2000, kills=10, seed=1, groups_a_version=48, watermark=96)
+PLAN = Plan(items=1200, kills=8, seed=1, groups_a_version=48, watermark=96)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tests.integration.generation.conftest import CAMPAIGN, World, make_settings
 from tests.integration.generation.fake_engine import FakeEngine, served
 
 pytestmark = pytest.mark.integration
-IMPATIENT = {"engine_stall_s": 0.3, "engine_abort_s": 0.2, "engine_wait_s": 0.5}
+IMPATIENT: dict[str, object] = {"engine_stall_s": 0.3, "engine_abort_s": 0.2, "engine_wait_s": 0.5}
 
 
 class Process:
@@ -53,7 +53,9 @@ async def with_process(database_url: str, directory: Path) -> AsyncIterator[tupl
     base = write_weights(directory / "base", "base")
     process = Process(base)
     await process.start()
-    settings = make_settings(database_url, f"http://127.0.0.1:{process.port}", base, directory, dict(IMPATIENT))
+    settings = make_settings(
+        database_url, f"http://127.0.0.1:{process.port}", base, directory, IMPATIENT | {"engine_stall_s": 60.0}
+    )
     try:
         async with (
             served(create_app(settings)) as api,

@@ -28,7 +28,7 @@ from tests.integration.openapi.conftest import SERVICES, Apis
 
 pytestmark = pytest.mark.integration
 EXAMPLES = int(
-    os.environ.get("HEADWATER_EXAMPLES", "4")
+    os.environ.get("HEADWATER_EXAMPLES", "3")
 )  # half of them through the gateway, behind which the others are
 SEED = int(os.environ.get("HEADWATER_SEED", "1"))
 SECONDS_AN_EXAMPLE = 60  # of every operation of a service, on a busy machine

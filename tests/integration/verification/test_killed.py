@@ -62,15 +62,16 @@ async def running() -> AsyncIterator[Service]:
 
 
 def half_right(request: SampleRequest, id_: str, text: str) -> PromptSamples:
-    """The first answer is right, in a form that needs computer algebra; the others are wrong, and the last one hangs."""
+    """The first answer is right, in a form that needs computer algebra; the others are wrong, and of every fourth question one hangs."""
     right = f"\\frac{{{2 * (int(text) + 1)}}}{{2}}"
-    answers = [right, *(f"\\frac{{{int(text)}}}{{3}}" for _ in range(request.n - 2)), "x^{9^{9^{9}}}"]
+    wrong = [f"\\frac{{{int(text)}}}{{3}}"] * (request.n - 2)
+    answers = [right, *wrong, "x^{9^{9^{9}}}" if int(text) % 4 == 0 else "x"]
     samples = (Sample(text=f"\\boxed{{{answer}}}", finish_reason=FinishReason.STOP) for answer in answers)
     return PromptSamples(id=id_, samples=tuple(samples))
 
 
 async def test_verdicts_survive_the_service():
-    world = World(questions=24, k=4)
+    world = World(questions=16, k=4)
     for assignment in world.pool.waiting:  # no plain number, or nothing would be left for the workers
         assert assignment.question.answer.isdigit()
     world.pool.waiting = [
@@ -88,13 +89,13 @@ async def test_verdicts_survive_the_service():
     ):
         clients = PoolClient(pool), GenerationClient(generation), VerificationClient(verification)
         draining = asyncio.create_task(Drain(*clients, SETTINGS, "worker").run())
-        for _ in range(3):
+        for _ in range(2):
             await asyncio.sleep(0.4)
             await service.kill()
             await service.start()
         async with asyncio.timeout(120):
             report = await draining
-    assert report.groups["stored"] == 24
+    assert report.groups["stored"] == 16
     for group in world.pool.groups.values():
         outcomes = [response.verdict.outcome for response in group.responses]
         assert outcomes[:3] == [VerdictOutcome.CORRECT, VerdictOutcome.INCORRECT, VerdictOutcome.INCORRECT]
