@@ -93,24 +93,23 @@ class WorkerPool:
             )
 
     async def judge(self, check: Check) -> Judgement:
-        """One check in its turn; a check whose worker dies is tried once more.
+        """One check in its turn; a check whose worker dies is tried once more, by a new one.
 
         Raises: UnavailableError while no worker can be started.
         """
         line = json.dumps({"kind": check.kind, "reference": check.reference, "answer": check.answer}).encode() + b"\n"
-        for _ in range(2):
+        for worker_of in (self._worker, self._new_worker):
             await self._acquire(0)
             try:
-                judgement = await self._try(line)
+                judgement = await self._try(await worker_of(), line)
             finally:
                 self._release()
             if judgement is not None:
                 return judgement
         return unscored(UnscoredReason.VERIFIER_CRASHED)
 
-    async def _try(self, check: bytes) -> Judgement | None:
+    async def _try(self, worker: Worker, check: bytes) -> Judgement | None:
         """The judgement; None when the worker died."""
-        worker = await self._worker()
         leaving = "cancelled"
         try:
             line, worked_s = await self._ask(worker, check)
@@ -194,6 +193,9 @@ class WorkerPool:
             if worker.alive:
                 return worker
             self._retire(worker, "crash")
+        return await self._new_worker()
+
+    async def _new_worker(self) -> Worker:
         worker = await self._fork()
         self._workers.add(worker)
         return worker
@@ -219,9 +221,7 @@ class WorkerPool:
         """So that the first checks need not wait for the imports; an error is theirs to tell."""
         try:
             for _ in range(self._size):
-                worker = await self._fork()
-                self._workers.add(worker)
-                self._idle.append(worker)
+                self._idle.append(await self._new_worker())
             self._answered_at = time.monotonic()
         except UnavailableError as error:
             log.error("%s", error)  # noqa: TRY400 (all there is to say)

@@ -119,7 +119,10 @@ class Parent:
 
     async def _ask_for_one(self, connection: socket.socket) -> int:
         with connection:
-            socket.send_fds(self._control, [READY], [connection.fileno()])
+            try:
+                socket.send_fds(self._control, [READY], [connection.fileno()])
+            except (BrokenPipeError, ConnectionResetError) as error:  # it died, and nobody has told us yet
+                raise WorkerDiedError from error
         pid = int.from_bytes(await self._receive(PID_BYTES))
         if not pid:
             raise OSError("a worker cannot be forked now")
@@ -128,7 +131,10 @@ class Parent:
     async def _receive(self, size_bytes: int) -> bytes:
         received = b""
         while len(received) < size_bytes:
-            part = await asyncio.get_running_loop().sock_recv(self._control, size_bytes - len(received))
+            try:
+                part = await asyncio.get_running_loop().sock_recv(self._control, size_bytes - len(received))
+            except ConnectionResetError as error:
+                raise WorkerDiedError from error
             if not part:
                 raise WorkerDiedError
             received += part

@@ -25,7 +25,7 @@ class VerificationSettings(BaseSettings):
     memory_bytes: int = Field(default=1 << 30, ge=256 << 20)
     cache_entries: int = Field(default=100_000, ge=1)
     code_deadline_s: float = Field(default=60.0, gt=0, le=600)
-    code_memory_bytes: int = Field(default=512 << 20, ge=64 << 20)
+    code_memory_bytes: int = Field(default=256 << 20, ge=64 << 20)
     judge: UUID | None = None
     judge_deadline_s: float = Field(default=120.0, gt=0, le=600)
     rubric_threshold: float = Field(default=0.7, gt=0, le=1)

