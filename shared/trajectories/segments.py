@@ -52,8 +52,10 @@ VERDICT_SENTENCES: dict[ClaimedVerdict, str] = {
     ClaimedVerdict.INCORRECT: "Therefore, the answer is incorrect.",
     ClaimedVerdict.UNVERIFIABLE: "Therefore, the answer cannot be verified.",
 }
+_VERDICT_OF = {sentence: verdict for verdict, sentence in VERDICT_SENTENCES.items()}
 PROTOCOL_PHRASES: tuple[str, ...] = (RECHECK_PHRASE, RETRY_PHRASE, *VERDICT_SENTENCES.values())
-
+_ANY_PHRASE = re.compile("|".join(map(re.escape, PROTOCOL_PHRASES)))
+_INK = re.compile(r"\S")
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})[^`]*")
 
@@ -193,12 +195,12 @@ def parse(text: str, answer_of: Callable[[str], str | None] = boxed_answer) -> T
         if reason is not None:
             return Trajectory(text, _reach_end(segments, text), reason)
         ending = segments[-1]
-        rest = text[ending.end :].strip()
-        if not rest:
+        rest = _INK.search(text, ending.end)
+        if rest is None:
             return Trajectory(text, _reach_end(segments, text))
         if ending.verdict is not ClaimedVerdict.INCORRECT:
             return Trajectory(text, _reach_end(segments, text), UnparsedReason.TEXT_AFTER_END)
-        if not rest.startswith(RETRY_PHRASE):
+        if not text.startswith(RETRY_PHRASE, rest.start()):
             return Trajectory(text, _reach_end(segments, text), UnparsedReason.NO_RETRY_PHRASE)
 
 
@@ -231,38 +233,29 @@ def _cut_solve(text: str, segments: list[Segment], answer_of: Callable[[str], st
     body_start = start
     if segments:
         body_start = text.index(RETRY_PHRASE, start) + len(RETRY_PHRASE)
-    found = _first_of(PROTOCOL_PHRASES, text, body_start)
+    found = _ANY_PHRASE.search(text, body_start)
     if found is None:
         answer = answer_of(text[body_start:])
         segments.append(Segment(SegmentKind.SOLVE, start, len(text), answer=answer))
         return UnparsedReason.NO_ANSWER if answer is None else UnparsedReason.NO_VERIFICATION
-    position, phrase = found
-    end = len(text[:position].rstrip())
-    answer = answer_of(text[body_start:position])
-    segments.append(Segment(SegmentKind.SOLVE, start, max(end, body_start), answer=answer))
+    attempt = text[body_start : found.start()]
+    answer = answer_of(attempt)
+    segments.append(Segment(SegmentKind.SOLVE, start, body_start + len(attempt.rstrip()), answer=answer))
     if answer is None:
         return UnparsedReason.NO_ANSWER
-    return None if phrase == RECHECK_PHRASE else UnparsedReason.MISPLACED_PHRASE
+    return None if found[0] == RECHECK_PHRASE else UnparsedReason.MISPLACED_PHRASE
 
 
 def _cut_verify(text: str, segments: list[Segment]) -> UnparsedReason | None:
     """Append the verify segment that starts where the last segment ended, at the recheck phrase."""
     start = segments[-1].end
     body_start = text.index(RECHECK_PHRASE, start) + len(RECHECK_PHRASE)
-    found = _first_of(PROTOCOL_PHRASES, text, body_start)
-    if found is None or found[1] not in VERDICT_SENTENCES.values():
+    found = _ANY_PHRASE.search(text, body_start)
+    if found is None or found[0] not in _VERDICT_OF:
         segments.append(Segment(SegmentKind.VERIFY, start, len(text)))
         return UnparsedReason.NO_VERDICT
-    position, phrase = found
-    verdict = next(verdict for verdict, sentence in VERDICT_SENTENCES.items() if sentence == phrase)
-    segments.append(Segment(SegmentKind.VERIFY, start, position + len(phrase), verdict=verdict))
+    segments.append(Segment(SegmentKind.VERIFY, start, found.end(), verdict=_VERDICT_OF[found[0]]))
     return None
-
-
-def _first_of(phrases: Iterable[str], text: str, start: int) -> tuple[int, str] | None:
-    """The earliest phrase at or after `start`, with its position."""
-    found = ((text.find(phrase, start), phrase) for phrase in phrases)
-    return min((hit for hit in found if hit[0] >= 0), default=None)
 
 
 def _reach_end(segments: list[Segment], text: str) -> tuple[Segment, ...]:

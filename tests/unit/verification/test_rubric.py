@@ -39,12 +39,14 @@ def marks(reasoning: int, fidelity: int, presentation: int, *, hallucination: bo
     )
 
 
-def completion(text: str) -> httpx.Response:
-    return httpx.Response(200, json={"choices": [{"message": {"role": "assistant", "content": text}}]})
+def completion(text: str, reason: str = "stop") -> httpx.Response:
+    return httpx.Response(
+        200, json={"choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": reason}]}
+    )
 
 
 def says(*judgements: RubricJudgement) -> Callable[[httpx.Request], httpx.Response]:
-    replies = [f"Here it is: {judgement.model_dump_json()} Done." for judgement in judgements]
+    replies = [f"Here it is: {judgement.model_dump_json()}" for judgement in judgements]
     return lambda request: completion(replies.pop(0))
 
 
@@ -184,9 +186,22 @@ def test_a_score_is_between_0_and_1_and_grows_with_the_marks(judgements: list[Ru
 def test_what_was_said_is_read(judgement: RubricJudgement, evidence: str):
     judgement = judgement.model_copy(update={"evidence": evidence})
     text = f"I think {{of}}: ```json\n{judgement.model_dump_json(indent=1)}\n```"
-    assert read({"choices": [{"message": {"content": text}}]}) == judgement
+    assert read({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}) == judgement
 
 
 def test_weights_sum_to_one():
     with pytest.raises(ValidationError, match="sum to 1"):
         TypeAdapter(Weights).validate_python((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"reasoning": 9, "fidelity": 9, "presentation": 9, "hallucination": false, "evidence": ""}', "length"),
+        ('{"reasoning": 9, "fidelity": 9, "presentation": 9, "hallucination": false, "evidence": ""} or not', "stop"),
+        ('{"a":' * 100_000, "stop"),
+    ],
+)
+async def test_a_judgement_that_was_not_said_to_its_end_is_none(text: str, reason: str):
+    judgement = await judged(lambda request: completion(text, reason))
+    assert judgement.reason is UnscoredReason.JUDGE_NONSENSE
