@@ -19,14 +19,15 @@ from shared.contracts.orders import (
     LeaseRef,
 )
 from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult
-from shared.contracts.verdicts import VerdictBatch, VerdictBatchResult
+from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch
 from shared.contracts.verifications import AnswersRequest, AnswersResult
 from shared.packed import pack_group_in
 from shared.web import raise_problem
 
 C = TypeVar("C", bound=Contract)
 GENERATION_GRACE_S = 30.0
-VERIFICATION_DEADLINE_S = 300.0
+# Longer than a check waits behind all that one sampler asks for at once: 256 responses, 16 at a time, half a minute each.
+VERDICT_SILENCE_S = 600.0
 POOL_DEADLINE_S = 60.0
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
@@ -97,10 +98,12 @@ class VerificationClient:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def verdicts(self, batch: VerdictBatch) -> VerdictBatchResult:
-        """One verdict a request, in order."""
-        answer = await _post("verification", self._client, "/v1/verdicts", batch, VERIFICATION_DEADLINE_S)
-        return VerdictBatchResult.model_validate_json(answer)
+    async def verdicts(self, batch: VerdictBatch) -> AsyncIterator[IdentifiedVerdict]:
+        """Verdicts as they come. May end early: the caller asks again for what is missing."""
+        headers = _JSON | {"Accept": "application/x-ndjson"}
+        lines = _stream("verification", self._client, "/v1/verdicts", batch, headers, VERDICT_SILENCE_S)
+        async for line in lines:
+            yield IdentifiedVerdict.model_validate_json(line)
 
 
 class GenerationClient:
@@ -111,19 +114,27 @@ class GenerationClient:
 
     async def samples(self, request: SampleRequest) -> AsyncIterator[PromptSamples]:
         """The prompts' samples, as they finish. May end early: the caller asks again for what is missing."""
-        deadline_s = request.deadline_s + GENERATION_GRACE_S
-        content = request.model_dump_json()
-        try:
-            async with self._client.stream(
-                "POST", "/v1/samples", content=content, headers=_JSON, timeout=deadline_s
-            ) as response:
-                if not response.is_success:
-                    await response.aread()
-                    _raise_failure("generation", response)
-                async for line in _lines(response):
-                    yield PromptSamples.model_validate_json(line)
-        except httpx.TransportError as error:
-            raise TransientError("generation", type(error).__name__) from error
+        lines = _stream(
+            "generation", self._client, "/v1/samples", request, _JSON, request.deadline_s + GENERATION_GRACE_S
+        )
+        async for line in lines:
+            yield PromptSamples.model_validate_json(line)
+
+
+async def _stream(
+    service: str, client: httpx.AsyncClient, path: str, body: Contract, headers: dict[str, str], silence_s: float
+) -> AsyncIterator[bytes]:
+    """The lines of an NDJSON answer. Raises: TransientError, also after `silence_s` without a byte; the peer's HeadwaterError."""
+    content = body.model_dump_json()
+    try:
+        async with client.stream("POST", path, content=content, headers=headers, timeout=silence_s) as response:
+            if not response.is_success:
+                await response.aread()
+                _raise_failure(service, response)
+            async for line in _lines(response):
+                yield line
+    except httpx.RequestError as error:
+        raise TransientError(service, type(error).__name__) from error
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -148,7 +159,7 @@ async def _send(
     try:
         headers = {"Content-Type": media_type}
         response = await client.post(path, content=body, headers=headers, timeout=deadline_s)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise TransientError(service, type(error).__name__) from error
     _raise_failure(service, response)
     return response.content

@@ -71,6 +71,7 @@ class Verifier:
         self._judges = judges
         self._cache = cache
         self._running: dict[bytes, asyncio.Task[Judgement]] = {}
+        self._callers: dict[bytes, int] = {}
 
     async def verdicts(self, batch: VerdictBatch) -> VerdictBatchResult:
         """One verdict a request, in order. Raises UnavailableError when the pool cannot work."""
@@ -138,17 +139,25 @@ class Verifier:
         if check.kind in REMEMBERED and (known := self._cache.get(key)) is not None:
             return known
         task = self._running.get(key)
-        if task is None:
+        if task is None or task.cancelling():
             task = asyncio.create_task(self._judge_once(key, check))
             self._running[key] = task
-        # A caller that leaves does not take the check from those who wait for the same.
-        return await asyncio.shield(task)
+        # A caller that leaves does not take the check from those who wait for the same; the last one does.
+        self._callers[key] = self._callers.get(key, 0) + 1
+        try:
+            return await asyncio.shield(task)
+        finally:
+            self._callers[key] -= 1
+            if not self._callers[key]:
+                del self._callers[key]
+                task.cancel()
 
     async def _judge_once(self, key: bytes, check: Check) -> Judgement:
         try:
             judgement = await self._judges[check.kind].judge(check)
         finally:
-            del self._running[key]
+            if self._running.get(key) is asyncio.current_task():
+                del self._running[key]
         if check.kind in REMEMBERED:
             self._cache.put(key, judgement)
         return judgement

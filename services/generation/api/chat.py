@@ -1,11 +1,13 @@
 """OpenAI-compatible routes: talk to any policy version."""
 
+import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from services.generation.api import Services, ServicesDependency
+from services.generation.api.leaving import client_left, until_left
 from services.generation.client.external import CHAT
 from services.generation.service.chat import COMPLETIONS
 from services.generation.service.fleet import OverloadedError
@@ -13,29 +15,34 @@ from shared.contracts.policies import PolicyKind
 from shared.problems import problem_response
 
 router = APIRouter(tags=["chat"])
+_CLIENT_LEFT = 499
 
 
 @router.post("/v1/chat/completions")
-async def create_chat_completion(body: dict[str, Any], services: ServicesDependency) -> Response:
+async def create_chat_completion(body: dict[str, Any], request: Request, services: ServicesDependency) -> Response:
     """`model` is a policy id, or the name of a policy when only one campaign uses it. `stream` is supported."""
-    return await _pass_on(CHAT, body, services)
+    return await _pass_on(CHAT, body, request, services)
 
 
 @router.post("/v1/completions")
-async def create_completion(body: dict[str, Any], services: ServicesDependency) -> Response:
+async def create_completion(body: dict[str, Any], request: Request, services: ServicesDependency) -> Response:
     """As chat, of a `prompt` as it stands: without the model's chat template."""
-    return await _pass_on(COMPLETIONS, body, services)
+    return await _pass_on(COMPLETIONS, body, request, services)
 
 
-async def _pass_on(endpoint: str, body: dict[str, Any], services: Services) -> Response:
+async def _pass_on(endpoint: str, body: dict[str, Any], request: Request, services: Services) -> Response:
+    left = asyncio.create_task(client_left(request))
     try:
         if body.get("stream"):
             return StreamingResponse(await services.chat.stream(endpoint, body), media_type="text/event-stream")
-        return JSONResponse(await services.chat.complete(endpoint, body))
+        answer = await until_left(left, services.chat.complete(endpoint, body))
+        return Response(status_code=_CLIENT_LEFT) if answer is None else JSONResponse(answer)
     except OverloadedError as error:
         response = problem_response(error.problem(), error.status)
         response.headers["Retry-After"] = str(error.retry_after_s)
         return response
+    finally:
+        left.cancel()
 
 
 @router.get("/v1/models")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.generation.api import ServicesDependency
+from services.generation.api.leaving import client_left, until_left
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.generation import PromptSamples, SampleRequest
 from shared.problems import problem_response
@@ -31,26 +32,15 @@ async def sample_prompts(body: SampleRequest, request: Request, services: Servic
 
 async def _lines(request: Request, answers: AsyncGenerator[PromptSamples, None]) -> AsyncIterator[str]:
     """The lines, until the client leaves. A stream that has nothing to send does not notice that by itself."""
-    left = asyncio.create_task(_client_left(request))
+    left = asyncio.create_task(client_left(request))
     try:
-        while (answer := await _next(answers, left)) is not None:
+        while (answer := await until_left(left, _next(answers))) is not None:
             yield f"{answer.model_dump_json(exclude_defaults=True)}\n"
     finally:
         left.cancel()
         await answers.aclose()
 
 
-async def _next(answers: AsyncGenerator[PromptSamples, None], left: asyncio.Task[None]) -> PromptSamples | None:
-    """The next answer; None after the last one, or when the client left."""
-    coming = asyncio.ensure_future(anext(answers, None))
-    try:
-        await asyncio.wait((coming, left), return_when=asyncio.FIRST_COMPLETED)
-        return coming.result() if coming.done() else None
-    finally:
-        coming.cancel()
-        await asyncio.wait((coming,))
-
-
-async def _client_left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
+async def _next(answers: AsyncGenerator[PromptSamples, None]) -> PromptSamples | None:
+    """The next answer; None after the last one."""
+    return await anext(answers, None)

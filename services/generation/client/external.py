@@ -58,7 +58,7 @@ class ExternalClient:
         """Raises ExternalError unless the server answers at all."""
         try:
             await self._http.get(f"{root(url)}/models", headers=_headers(url, api_key_env), timeout=10.0)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _unavailable(url, type(error).__name__) from error
 
     async def answers(
@@ -91,7 +91,7 @@ class ExternalClient:
                 response = await self._http.post(
                     f"{root(url)}/{endpoint}", json=dict(body), headers=_headers(url, api_key_env)
                 )
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 raise _unavailable(url, type(error).__name__) from error
             if response.status_code not in _RETRYABLE:
                 return _body(url, api_key_env, response)
@@ -112,7 +112,7 @@ class ExternalClient:
                     await response.aread()
                     _body(url, api_key_env, response)
                 yield response.aiter_lines()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _unavailable(url, type(error).__name__) from error
 
 
@@ -152,7 +152,7 @@ def _body(url: str, api_key_env: str | None, response: httpx.Response) -> dict[s
         raise ExternalError("external-refused", f"{url} answered {response.status_code}: {reason}")
     try:
         body = response.json()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _nonsense(url) from error
     if not isinstance(body, dict):
         raise _nonsense(url)

@@ -1,5 +1,6 @@
 """Talk to any policy: the OpenAI endpoints, passed through to the engine or the external server under the policy's name."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -31,11 +32,14 @@ class ChatService:
         try:
             if policy.kind is PolicyKind.EXTERNAL:
                 asked = {**body, "model": policy.model}
-                answer = await self._external.pass_on(endpoint, policy.uri, policy.api_key_env, asked)
+                async with asyncio.timeout(TIMEOUT_S):
+                    answer = await self._external.pass_on(endpoint, policy.uri, policy.api_key_env, asked)
             else:
                 answer = await self._engine_answer(endpoint, await self._policies.target(policy), body)
         except ExternalError as error:
             raise _unavailable(error) from error
+        except TimeoutError as error:
+            raise _late(policy.uri) from error
         return {**answer, "model": body["model"]}
 
     async def stream(self, endpoint: str, body: dict[str, Any]) -> AsyncIterator[str]:
@@ -51,13 +55,16 @@ class ChatService:
                 replica = await self._enter(stack, target)
                 serving = await stack.enter_async_context(replica.serving(target))
                 request = replica.client.pass_on_stream(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
-            lines = await stack.enter_async_context(request)
+            async with asyncio.timeout(TIMEOUT_S):
+                lines = await stack.enter_async_context(request)
         except BaseException as error:
             await stack.aclose()
             if isinstance(error, EngineDownError | EngineRefusedError):
                 raise _named(error) from error
             if isinstance(error, ExternalError):
                 raise _unavailable(error) from error
+            if isinstance(error, TimeoutError):
+                raise _late(policy.uri) from error
             raise
         return _events(stack, lines, body["model"])
 
@@ -84,7 +91,8 @@ class ChatService:
             async with AsyncExitStack() as stack:
                 replica = await self._enter(stack, target)
                 serving = await stack.enter_async_context(replica.serving(target))
-                answer = await replica.client.pass_on(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
+                work = replica.client.pass_on(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
+                answer = await replica.while_up(work)
                 await replica.confirm(serving)
         except (EngineDownError, EngineRefusedError, ReplacedError) as error:
             raise _named(error) from error
@@ -111,6 +119,10 @@ def _unavailable(error: ExternalError) -> HeadwaterError:
     return UnavailableError(error.code.replace("-", "_"), error.message)
 
 
+def _late(url: str) -> HeadwaterError:
+    return UnavailableError("external_timeout", f"{url} did not answer within {TIMEOUT_S:.0f} s; ask again.")
+
+
 def _named(error: Exception) -> HeadwaterError:
     if isinstance(error, EngineRefusedError) and error.status < 500:
         return HeadwaterError("engine_refused", error.reason, error.status)
@@ -118,10 +130,15 @@ def _named(error: Exception) -> HeadwaterError:
 
 
 async def _events(stack: AsyncExitStack, lines: AsyncIterator[str], model: str) -> AsyncIterator[str]:
-    async with stack:
-        async for line in lines:
-            if line.startswith("data: {"):
-                event = json.loads(line.removeprefix("data: "))
-                yield f"data: {json.dumps(event | {'model': model}, ensure_ascii=False)}\n\n"
-            elif line:
-                yield f"{line}\n\n"
+    """Events until the last, or until TIMEOUT_S are over; a stream that breaks or is late ends with an event `error`."""
+    try:
+        async with stack, asyncio.timeout(TIMEOUT_S):
+            async for line in lines:
+                if line.startswith("data: {"):
+                    event = json.loads(line.removeprefix("data: "))
+                    yield f"data: {json.dumps(event | {'model': model}, ensure_ascii=False)}\n\n"
+                elif line:
+                    yield f"{line}\n\n"
+    except (TimeoutError, ExternalError, EngineDownError, ValueError, RecursionError) as error:
+        message = str(error) or f"The answer took longer than {TIMEOUT_S:.0f} s."
+        yield f"data: {json.dumps({'error': {'code': 'stream_broken', 'message': message}})}\n\n"

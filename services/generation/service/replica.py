@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from services.generation.client.engine import BASE_MODEL, EngineClient, EngineDownError, EngineRefusedError
 from services.generation.metrics import REPLICA_LOAD, REPLICA_READY, SWITCHES
 from services.generation.service.gate import ResidencyGate, SwitchFailedError
+from services.generation.service.prompts import Prompts
 from services.generation.service.shared_call import Shared
 from services.generation.settings import GenerationSettings
 from shared.contracts.generation import SamplingParameters
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 LOADING = "loading"
 T = TypeVar("T")
-_PROMPTS_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Replica:
         self._adapters: OrderedDict[str, Path] = OrderedDict()
         self._adapter_users: Counter[str] = Counter()
         self._adapter_lock = asyncio.Lock()
-        self._prompts: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self.prompts = Prompts(client)
         self._labels = Shared(client.label)
         self._at_work: set[asyncio.Future[Any]] = set()
         self._given_up: set[asyncio.Future[Any]] = set()
@@ -143,18 +143,6 @@ class Replica:
         self.failures = 0
         return result
 
-    async def prompt_token_ids(self, text: str) -> tuple[int, ...]:
-        """The prompt in the model's chat template; remembered, for the same question comes back with every policy."""
-        known = self._prompts.get(text)
-        if known is not None:
-            self._prompts.move_to_end(text)
-            return known
-        token_ids = await self.client.prompt_token_ids(text)
-        self._prompts[text] = token_ids
-        if len(self._prompts) > _PROMPTS_REMEMBERED:
-            self._prompts.popitem(last=False)
-        return token_ids
-
     # -- whether it lives
 
     async def probe(self) -> None:
@@ -210,7 +198,7 @@ class Replica:
         resident = label.partition(".")[0] if "." in label and not label.startswith(f"{LOADING}.") else None
         wanted = OrderedDict(self._adapters)
         if label != self._label:
-            self._prompts.clear()
+            self.prompts.forget()
         self._label = label
         if resident is None:
             self._adapters.clear()
@@ -284,6 +272,7 @@ class Replica:
         await self.client.reset_prefix_cache()
         await self._set_label(f"{base_hash}.{uuid.uuid4().hex[:12]}")
         await self.client.resume()
+        self._moved_at = time.monotonic()
         SWITCHES.labels(self.client.url).inc()
         log.info("engine %s holds %s now", self.client.url, directory)
 

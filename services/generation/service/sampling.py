@@ -82,7 +82,7 @@ class SamplingService:
 
 
 async def _complete(replica: Replica, serving: Serving, prompt: Prompt, request: SampleRequest) -> PromptSamples:
-    token_ids = await replica.prompt_token_ids(prompt.text)
+    token_ids = await replica.prompts.token_ids(prompt.text)
     room = replica.max_model_tokens - len(token_ids)
     if room < 1:
         sentence = (

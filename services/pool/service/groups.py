@@ -45,21 +45,28 @@ class _Accepted:
     outcomes: Counter[VerdictOutcome]
 
     @property
+    def is_unreadable(self) -> bool:
+        """Whether nothing can be judged against the question's reference: then an answer that is missing is no wrong one either."""
+        reasons = {response.verdict.unscored_reason for response in self.group.responses}
+        return UnscoredReason.REFERENCE_UNPARSEABLE in reasons
+
+    @property
     def scored(self) -> int:
+        if self.is_unreadable:
+            return 0
         return self.outcomes[VerdictOutcome.CORRECT] + self.outcomes[VerdictOutcome.INCORRECT]
 
     @property
     def correct(self) -> int:
-        return self.outcomes[VerdictOutcome.CORRECT]
+        return 0 if self.is_unreadable else self.outcomes[VerdictOutcome.CORRECT]
 
     def answered(self) -> Answered:
-        reasons = {response.verdict.unscored_reason for response in self.group.responses}
         return Answered(
             purpose=OrderPurpose(self.assignment.purpose),
             policy_version=self.assignment.policy_version,
             scored=self.scored,
             correct=self.correct,
-            reference_unparseable=reasons == {UnscoredReason.REFERENCE_UNPARSEABLE},
+            reference_unparseable=self.is_unreadable,
         )
 
 
@@ -236,7 +243,7 @@ def _group_row(item: _Accepted) -> NewGroup:
         policy_version=item.assignment.policy_version,
         scored=item.scored,
         correct=item.correct,
-        unscored=item.outcomes[VerdictOutcome.UNSCORED],
+        unscored=len(item.group.responses) - item.scored,
         tokens=sum(response.tokens for response in item.group.responses),
         late=item.late,
         consumption=consumption,

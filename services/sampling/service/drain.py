@@ -19,6 +19,7 @@ from services.sampling.service.batching import next_batch
 from services.sampling.service.groups import Sampled
 from services.sampling.service.leases import Leases
 from services.sampling.service.patience import Patience, persist
+from services.sampling.service.verdicts import judged
 from services.sampling.service.window import Window
 from services.sampling.settings import SamplingSettings
 from shared.contracts.orders import (
@@ -31,7 +32,6 @@ from shared.contracts.orders import (
     GroupStatus,
     OrderPurpose,
 )
-from shared.contracts.verdicts import VerdictBatch
 from shared.errors import HeadwaterError
 
 log = logging.getLogger(__name__)
@@ -209,13 +209,12 @@ class Drain:
     async def _settle(self, batch: Sequence[Sampled], *, is_final: bool) -> list[Sampled]:
         """Finish the groups whose verdicts are there; returns the others, none when `is_final`."""
         requests = [groups.verdict_requests(sampled) for sampled in batch]
-        items = VerdictBatch(items=tuple(item for request in requests for item in request))
+        items = [item for request in requests for item in request]
         try:
-            result = await persist(lambda: self._verification.verdicts(items), self._patience())
+            verdicts = await judged(self._verification, items, self._patience())
         except HeadwaterError as refusal:
             await self._leases.fail([sampled.assignment for sampled in batch], refusal.code, refusal.message)
             return []
-        verdicts = {item.id: item.verdict for item in result.items}
         unsettled = []
         for sampled, request in zip(batch, requests, strict=True):
             own = [verdicts[item.id] for item in request]

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from services.sampling.client import PoolClient, VerificationClient
 from services.sampling.service.groups import verdict_request
 from services.sampling.service.patience import Patience, persist
+from services.sampling.service.verdicts import judged
 from shared.contracts.orders import Assignment, GroupReceipt, GroupStatus
 from shared.contracts.reverification import NewVerdicts, NewVerdictsBatch, StoredResponsesRequest
-from shared.contracts.verdicts import VerdictBatch
 
 
 async def judge_again(
@@ -17,15 +17,12 @@ async def judge_again(
     ids = tuple(assignment.id for assignment in held)
     stored = await persist(lambda: pool.stored_responses(StoredResponsesRequest(assignments=ids)), patience())
     texts = {item.assignment_id: item.texts for item in stored.items}
-    requests = VerdictBatch(
-        items=tuple(
-            verdict_request(assignment, position, text)
-            for assignment in held
-            for position, text in enumerate(texts.get(assignment.id, ()))
-        )
-    )
-    judged = await persist(lambda: verification.verdicts(requests), patience())
-    verdicts = {item.id: item.verdict for item in judged.items}
+    requests = [
+        verdict_request(assignment, position, text)
+        for assignment in held
+        for position, text in enumerate(texts.get(assignment.id, ()))
+    ]
+    verdicts = await judged(verification, requests, patience())
     new = [
         NewVerdicts(
             assignment_id=assignment.id,

@@ -11,7 +11,7 @@ from string import Template
 from uuid import UUID
 
 from services.sampling.client import GenerationClient, PoolClient, TransientError
-from services.sampling.service.groups import Flaw, flaw_of_line
+from services.sampling.service.groups import MAX_PROMPTS, Flaw, flaw_of_line
 from services.sampling.service.patience import Patience, persist
 from shared.contracts.generation import Prompt, PromptSamples, Sample, SampleRequest
 from shared.contracts.orders import Assignment, GroupIn, ResponseIn
@@ -30,7 +30,6 @@ from shared.trajectories.segments import VERDICT_SENTENCES
 
 VERSION = 1
 NOTHING_TO_VERIFY = "nothing-to-verify"
-MAX_PROMPTS = 1024
 CONCLUSION_TOKENS = 64
 _PROMPTS = Path(__file__).parent.parent / "prompts"
 _SENTENCES = "\n".join(VERDICT_SENTENCES.values())
@@ -72,7 +71,7 @@ async def write(
     checks = {
         id_: [_read(sample) for sample in line.samples] for id_, line in lines.items() if flaw_of_line(line) is None
     }
-    await _conclude(generation, held, wanted, checks, patience)
+    unconcluded = await _conclude(generation, held, wanted, checks, patience)
     made: list[GroupIn] = []
     flaws: list[tuple[Assignment, Flaw]] = []
     for assignment in held:
@@ -81,7 +80,8 @@ async def write(
             flaws.append((assignment, Flaw(NOTHING_TO_VERIFY, "there is no judged answer to verify")))
             continue
         places = [f"{assignment.id}/{place}" for place in range(len(item.answers))]
-        wrong = next((flaw for id_ in places if (flaw := flaw_of_line(lines[id_])) is not None), None)
+        flaws_of = (flaw for id_ in places if (flaw := flaw_of_line(lines[id_]) or unconcluded.get(id_)) is not None)
+        wrong = next(flaws_of, None)
         if wrong is not None:
             flaws.append((assignment, wrong))
         else:
@@ -105,6 +105,7 @@ async def _sampled(
 ) -> dict[str, PromptSamples]:
     """A line for each prompt; those that a broken stream left out are asked for again."""
     lines: dict[str, PromptSamples] = {}
+    waiting = patience()
 
     async def ask() -> None:
         missing = [Prompt(id=id_, text=text) for id_, text in texts.items() if id_ not in lines]
@@ -118,11 +119,12 @@ async def _sampled(
             )
             async for line in generation.samples(request):
                 lines[line.id] = line
+                waiting.succeeded()
         if len(lines) < len(texts):
             raise TransientError("generation", f"left out {len(texts) - len(lines)} prompts")
 
     if texts:
-        await persist(ask, patience())
+        await persist(ask, waiting)
     return lines
 
 
@@ -132,8 +134,8 @@ async def _conclude(
     wanted: Mapping[UUID, AssignmentAnswers],
     checks: dict[str, list[_Check]],
     patience: Callable[[], Patience],
-) -> None:
-    """Make the checks that came to no verdict come to one."""
+) -> dict[str, Flaw]:
+    """Make the checks that came to no verdict come to one; returns what went wrong with it, by the check's prompt."""
     texts: dict[str, str] = {}
     for assignment in held:
         item = wanted.get(assignment.id)
@@ -149,13 +151,18 @@ async def _conclude(
     short = held[0].model_copy(
         update={"sampling": held[0].sampling.model_copy(update={"temperature": 0.0, "max_tokens": CONCLUSION_TOKENS})}
     )
+    flaws: dict[str, Flaw] = {}
     for id_, line in (await _sampled(generation, short, 1, texts, patience)).items():
         prompt_id, _, at = id_.rpartition("/")
+        if (flaw := flaw_of_line(line)) is not None:
+            flaws[prompt_id] = flaw
+            continue
         open_ = checks[prompt_id][int(at)]
         claimed = _read(line.samples[0]).claimed if line.samples else None
         if claimed is not None:
             text = f"{open_.text.rstrip()}\n{VERDICT_SENTENCES[text_format.ClaimedVerdict(claimed.value)]}"
             checks[prompt_id][int(at)] = _Check(open_.sample, text, claimed)
+    return flaws
 
 
 def _read(sample: Sample) -> _Check:
@@ -192,7 +199,8 @@ def _response(check: _Check, answer: JudgedAnswer, prompt: str) -> ResponseIn:
     if check.claimed is not None:
         truth = ClaimedVerdict.CORRECT if answer.correct else ClaimedVerdict.INCORRECT
         outcome = VerdictOutcome.CORRECT if check.claimed is truth else VerdictOutcome.INCORRECT
-        reward = 1.0 if outcome is VerdictOutcome.CORRECT else -1.0
+        if check.claimed is not ClaimedVerdict.UNVERIFIABLE:
+            reward = 1.0 if outcome is VerdictOutcome.CORRECT else -1.0
     segment = ScoredSegment(kind=SegmentKind.VERIFY, start=0, end=len(check.text), claimed=check.claimed, reward=reward)
     verdict = Verdict(
         outcome=outcome,

@@ -138,23 +138,27 @@ class FakeEngine:
         self.completions += 1
         self.running += 1
         self.idle.clear()
-        held = asyncio.create_task(self.hold.wait())
         try:
             if body["prompt"][1:5] == [ord(character) for character in "slow"]:
                 await asyncio.sleep(self.slow_s * (1 + self.completions % 4))
-            while not held.done():
-                if await request.is_disconnected():
-                    self.aborted += 1
-                    return Response()
-                await asyncio.wait([held], timeout=0.01)
+            if await self._is_left(request):
+                return Response()
             return JSONResponse(
                 {"choices": [self._choice(i, self._speaks(body["model"])) for i in range(body.get("n", 1))]}
             )
         finally:
-            held.cancel()
             self.running -= 1
             if not self.running:
                 self.idle.set()
+
+    async def _is_left(self, request: Request) -> bool:
+        """Wait for `hold`; True when the client left before."""
+        while not self.hold.is_set():
+            if await request.is_disconnected():
+                self.aborted += 1
+                return True
+            await asyncio.sleep(0.01)
+        return False
 
     def _choice(self, index: int, text: str) -> dict[str, Any]:
         tokens = [*text, "<end>"]
@@ -166,9 +170,15 @@ class FakeEngine:
             "logprobs": {"tokens": tokens, "token_logprobs": [-0.5] * len(tokens)},
         }
 
-    async def _chat(self, body: dict[str, Any]) -> Any:
+    async def _chat(self, body: dict[str, Any], request: Request) -> Any:
         if body.get("stream"):
             return StreamingResponse(self._events(body["model"]), media_type="text/event-stream")
+        self.running += 1
+        try:
+            if await self._is_left(request):
+                return Response()
+        finally:
+            self.running -= 1
         message = {"role": "assistant", "content": self._speaks(body["model"])}
         return {"model": body["model"], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 

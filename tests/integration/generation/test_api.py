@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 
 from shared.artifacts import hash_directory
 from shared.contracts.policies import PolicyKind
@@ -148,6 +150,65 @@ async def test_external_policies_answer_and_a_dead_url_is_named(world: World, mo
     assert teacher_url(fields) in line["message"]
     live = await world.http.post(f"/v1/policies/{policy['id']}/live")
     assert (live.status_code, live.json()["error"]["code"]) == (503, "external_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"), [(b"no gzip", {"Content-Encoding": "gzip"}), (b'{"a":' * 100_000, {})], ids=["gzip", "deep"]
+)
+async def test_an_external_server_that_answers_rubbish_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, content: bytes, headers: dict[str, str]
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    app = FastAPI()
+
+    @app.post("/v1/chat/completions")
+    async def chat() -> Response:
+        return Response(content, headers=headers)
+
+    async with served(app) as teacher:
+        fields = {"kind": "external", "uri": teacher.url, "model": "big", "content_hash": ""}
+        policy = (await post_policy(world, "teacher", world.directory / "base", **fields)).json()
+        body = {"policy_id": policy["id"], "prompts": [{"id": "a", "text": "2+2"}], "n": 1}
+        line = json.loads((await world.http.post("/v1/samples", json=body)).text)
+        assert line["error"] in ("external-unavailable", "external-invalid-answer")
+        asked = {"model": policy["id"], "messages": [{"role": "user", "content": "hi"}]}
+        assert (await world.http.post("/v1/chat/completions", json=asked)).status_code == 503
+
+
+async def test_an_external_server_that_never_ends_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("services.generation.service.chat.TIMEOUT_S", 0.3)
+    app = FastAPI()
+
+    async def drops() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    @app.post("/v1/chat/completions")
+    async def chat() -> StreamingResponse:
+        return StreamingResponse(drops())
+
+    async with served(app) as teacher:
+        fields = {"kind": "external", "uri": teacher.url, "model": "big", "content_hash": ""}
+        policy = (await post_policy(world, "teacher", world.directory / "base", **fields)).json()
+        asked = {"model": policy["id"], "messages": [{"role": "user", "content": "hi"}]}
+        answer = await world.http.post("/v1/chat/completions", json=asked)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "external_timeout")
+        answer = await world.http.post("/v1/chat/completions", json=asked | {"stream": True})
+        assert "stream_broken" in answer.text
+
+
+async def test_a_client_that_leaves_a_chat_aborts_it_in_the_engine(world: World) -> None:
+    base = await world.register("base", PolicyKind.BASE)
+    world.engine.hold.clear()
+    body = {"model": str(base.id), "messages": [{"role": "user", "content": "hi"}]}
+    asked = asyncio.create_task(world.http.post("/v1/chat/completions", json=body))
+    while not world.engine.running:
+        await asyncio.sleep(0.01)
+    asked.cancel()
+    while not world.engine.aborted:
+        await asyncio.sleep(0.01)
 
 
 def teacher_url(fields: dict[str, str]) -> str:

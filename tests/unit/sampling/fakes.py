@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from services.sampling.client import GenerationClient, HeldLeases, PoolClient, VerificationClient
 from services.sampling.service.drain import Drain, DrainReport
@@ -226,6 +227,7 @@ class FakeVerification:
         self.judges = FakeJudges()
         self.batches: list[int] = []
         self.down = 0
+        self.breaks = 0
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -237,7 +239,15 @@ class FakeVerification:
                 self.down -= 1
                 return Response(status_code=503)
             self.batches.append(len(batch.items))
-            return Response((await verifier.verdicts(batch)).model_dump_json())
+
+            async def lines() -> AsyncIterator[str]:
+                async for _, item in verifier.as_finished(batch):
+                    if self.breaks:
+                        self.breaks -= 1
+                        return
+                    yield f"{item.model_dump_json()}\n"
+
+            return StreamingResponse(lines())
 
         return app
 

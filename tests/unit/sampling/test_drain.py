@@ -172,6 +172,15 @@ async def test_a_missing_verdict_is_asked_for_once_more_then_kept(failures: int)
     assert group.responses[0].verdict.outcome is expected
 
 
+async def test_of_a_broken_stream_of_verdicts_only_the_rest_is_asked_for_again():
+    world = World(3, k=4)
+    world.verification.breaks = 2
+    await world.run()
+    assert_all_stored(world)
+    assert len(world.verification.batches) >= 3
+    assert world.verification.batches[-1] <= world.verification.batches[0]
+
+
 async def test_a_reference_nobody_can_read_is_kept_unscored_at_once():
     world = World(1, kind=QuestionKind.CHOICE)
     world.pool.waiting[0] = world.pool.waiting[0].model_copy(

@@ -106,6 +106,7 @@ async def test_unverifiable_is_never_the_truth():
     responses = (await group(made, assignment_id)).responses
     assert {response.verdict.outcome for response in responses} == {VerdictOutcome.INCORRECT}
     assert {response.verdict.segments[0].claimed for response in responses} == {ClaimedVerdict.UNVERIFIABLE}
+    assert {response.verdict.segments[0].reward for response in responses} == {None}
 
 
 async def test_a_full_engine_and_a_cut_stream_are_waited_out():

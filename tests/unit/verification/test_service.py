@@ -124,6 +124,35 @@ async def test_same_check_runs_once_and_is_remembered():
     assert pool.asked == ["y", "y"]
 
 
+class Endless:
+    """Never ends by itself."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.begun = asyncio.Event()
+
+    async def judge(self, check: Check) -> Judgement:
+        self.running += 1
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.running -= 1
+        return CORRECT
+
+
+async def test_a_check_ends_when_the_last_who_waits_for_it_leaves():
+    judge = Endless()
+    verifier = Verifier({QuestionKind.MATH: judge}, Cache(10))
+    callers = [asyncio.create_task(one(verifier, request("\\boxed{y}", "x"))) for _ in range(2)]
+    await judge.begun.wait()
+    for left in (1, 0):
+        callers.pop().cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert judge.running == left
+
+
 async def test_failures_are_not_remembered_and_the_cache_is_bounded():
     pool = Pool(unscored(UnscoredReason.TIMEOUT))
     verifier = Verifier({QuestionKind.MATH: pool}, Cache(1))
