@@ -211,7 +211,8 @@ class RlRecipe(Contract):
 
     `groups_per_step` groups of `k` responses make one optimiser step. `publish_every_steps`: a new version goes live.
     `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
-    `weights`: which questions are rolled out more often.
+    `weights`: which questions are rolled out more often. `clip` bounds the ratio where it would take a step too far;
+    `dual_clip` bounds it where a bad action became likelier, which the clip does not.
     """
 
     lora: LoraRecipe | None = None
@@ -231,6 +232,7 @@ class RlRecipe(Contract):
     max_grad_norm: float = Field(default=1.0, gt=0)
     kl_beta: float = Field(default=0.05, ge=0)
     clip: float = Field(default=0.2, gt=0, lt=1)
+    dual_clip: float = Field(default=3.0, ge=2, le=100)
     publish_every_steps: int = Field(default=4, ge=1)
     max_staleness: int = Field(default=2, ge=0)
     watermark_groups: int = Field(default=64, ge=1)

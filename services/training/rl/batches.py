@@ -5,7 +5,7 @@ Left out of baseline and loss: unscored responses, responses without tokens, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance, leave_one_out
@@ -24,7 +24,8 @@ class Row:
     """One response to train on.
 
     `actions` has one entry per response token: its action, or UNTRAINED. `advantages` and `weights` have one per
-    action; the weights of a batch sum to 1 (S2R: mean over responses of the mean over a response's actions).
+    action; the weights of a batch sum to 1 (S2R: mean over responses of the mean over a response's actions). `staleness`:
+    versions between the policy that sampled it and the trainer's newest.
     """
 
     prompt_ids: list[int]
@@ -33,6 +34,7 @@ class Row:
     actions: list[int]
     advantages: list[float]
     weights: list[float]
+    staleness: int
 
 
 @dataclass
@@ -50,13 +52,14 @@ class _Scored:
     prompt_ids: list[int]
     response: PackedResponse
     rewards: tuple[Reward, ...]
+    staleness: int
 
 
 def plan_batch(
     groups: Sequence[PackedGroup], level: RewardLevel, baseline: BatchBaseline | RunningBaseline, policy_version: int
 ) -> Plan:
     """Rows and metrics of a leased batch. `policy_version` is the trainer's newest, for the staleness metrics."""
-    scored_groups = [_scored(group, level) for group in groups]
+    scored_groups = [_scored(group, level, policy_version) for group in groups]
     trained = [group for group in scored_groups if has_variance([scored.rewards for scored in group])]
     if level is RewardLevel.OUTCOME:
         advantages: list[list[Reward]] = [
@@ -88,10 +91,11 @@ def token_actions(response: PackedResponse, level: RewardLevel) -> list[int]:
     return actions
 
 
-def _scored(group: PackedGroup, level: RewardLevel) -> list[_Scored]:
+def _scored(group: PackedGroup, level: RewardLevel, policy_version: int) -> list[_Scored]:
+    staleness = policy_version - group.policy_version
     prompt_ids = int32s(group.prompt_token_ids).tolist()
     return [
-        _Scored(prompt_ids, response, _rewards(response.verdict, level))
+        _Scored(prompt_ids, response, _rewards(response.verdict, level), staleness)
         for response in group.responses
         if prompt_ids and response.token_ids and outcome_reward(response.verdict) is not None
     ]
@@ -120,13 +124,13 @@ def _draft(scored: _Scored, advantages_A: Sequence[Reward], level: RewardLevel) 
         [action if action != UNTRAINED and is_trained[action] else UNTRAINED for action in actions],
         [advantage or 0.0 for advantage in advantages_A],
         [float(trained) for trained in is_trained],
+        scored.staleness,
     )
 
 
 def _weighted(row: Row, rows: int) -> Row:
     share = 1.0 / (rows * sum(row.weights))
-    weights = [weight * share for weight in row.weights]
-    return Row(row.prompt_ids, row.token_ids, row.old_logprobs, row.actions, row.advantages, weights)
+    return replace(row, weights=[weight * share for weight in row.weights])
 
 
 def _metrics(

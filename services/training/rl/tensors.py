@@ -14,7 +14,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
     The number of rows is rounded up to a multiple of `micro_batches` with rows that contribute nothing.
     """
     missing = -len(rows) % micro_batches if rows else micro_batches
-    blank = Row([pad_token_id], [pad_token_id], [0.0], [UNTRAINED], [0.0], [0.0])
+    blank = Row([pad_token_id], [pad_token_id], [0.0], [UNTRAINED], [0.0], [0.0], 0)
     padded = [*rows, *[blank] * missing]
     return {
         "input_ids_B_T": _pad([row.prompt_ids + row.token_ids for row in padded], pad_token_id, torch.long),
@@ -25,6 +25,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
         ),
         "advantages_B_A": _pad([row.advantages for row in padded], 0.0, torch.float32),
         "weights_B_A": _pad([row.weights for row in padded], 0.0, torch.float32),
+        "staleness_B": torch.tensor([row.staleness for row in padded]),
     }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
@@ -18,8 +17,10 @@ from services.training.loop import RunTrainer, trainer_arguments
 from services.training.policies import Loaded, Reference
 from services.training.rl.advantages import BatchBaseline, RunningBaseline
 from services.training.rl.batches import UNTRAINED, plan_batch
-from services.training.rl.losses import Statistics, clipped_surrogate, kl_advantages, statistics, token_kl
+from services.training.rl.losses import clip_range, clipped_surrogate, kl_advantages
+from services.training.rl.ratios import log_ratios
 from services.training.rl.source import BatchSource
+from services.training.rl.statistics import LogProbs, Statistics, statistics, step_metrics
 from services.training.rl.tensors import by_length, pad_rows, trim
 from services.training.sft.order import micro_batch_size
 from services.training.sft.rows import IGNORED
@@ -76,22 +77,25 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         """The loss of one micro-batch; the weights of a whole batch sum to 1, so micro-batches add up."""
         batch = trim(inputs)
-        actions_B_T, weights_B_A = batch["actions_B_T"], batch["weights_B_A"]
-        logprobs_B_T = self._token_logprobs(model, batch)
+        logprobs = self._logprobs(model, batch)
         # Column t of the log-probabilities is about token t + 1.
-        actions_B_T, old_logprobs_B_T = actions_B_T[:, 1:], batch["old_logprobs_B_T"][:, 1:]
-        advantages_B_A, kl_B_T = batch["advantages_B_A"], torch.zeros_like(logprobs_B_T)
-        if self.reference is not None:
-            with self.reference.of(model) as reference:
-                reference_B_T = self._token_logprobs(reference, batch)
-            beta = self.recipe.kl_beta
-            advantages_B_A = kl_advantages(advantages_B_A, logprobs_B_T, reference_B_T, actions_B_T, beta)
-            kl_B_T = token_kl(logprobs_B_T, reference_B_T)
-        loss, ratios_B_A, clipped_B_A = clipped_surrogate(
-            logprobs_B_T, old_logprobs_B_T, actions_B_T, advantages_B_A, weights_B_A, self.recipe.clip
+        actions_B_T, weights_B_A, advantages_B_A = (
+            batch["actions_B_T"][:, 1:],
+            batch["weights_B_A"],
+            batch["advantages_B_A"],
         )
-        self._statistics.append(statistics(ratios_B_A, clipped_B_A, weights_B_A, kl_B_T, actions_B_T))
-        return loss
+        if logprobs.reference is not None:
+            beta = self.recipe.kl_beta
+            advantages_B_A = kl_advantages(advantages_B_A, logprobs.trained, logprobs.reference, actions_B_T, beta)
+        log_ratios_B_A = log_ratios(
+            logprobs.trained, logprobs.engine, actions_B_T, weights_B_A.shape[1], is_length_normalised=False
+        )
+        surrogate = clipped_surrogate(log_ratios_B_A, advantages_B_A, weights_B_A, clip_range(self.recipe))
+        # The weights are the published ones as long as no step was taken since.
+        is_as_published = self.state.global_step % self.recipe.publish_every_steps == 0
+        is_fresh_B = (batch["staleness_B"] == 0) & is_as_published
+        self._statistics.append(statistics(surrogate, weights_B_A, logprobs, actions_B_T, is_fresh_B))
+        return surrogate.loss
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The norm; after a batch that teaches nothing no gradient is left, or the optimiser would go on with its momentum."""
@@ -102,15 +106,16 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's ratio, clip and KL figures."""
-        actions = sum(item.actions for item in self._statistics)
-        tokens = sum(item.tokens for item in self._statistics)
-        if actions:
-            logs["ratio_mean"] = sum(item.ratio_sum for item in self._statistics) / actions
-            logs["clip_fraction"] = sum(item.clipped for item in self._statistics) / actions
-        if tokens and self.reference is not None:
-            logs["kl"] = sum(item.kl_sum for item in self._statistics) / tokens
+        logs |= step_metrics(self._statistics)
         self._statistics = []
         super().log(logs, start_time)
+
+    def _logprobs(self, model: Any, batch: dict[str, Tensor]) -> LogProbs:
+        trained_B_T, reference_B_T = self._token_logprobs(model, batch), None
+        if self.reference is not None:
+            with self.reference.of(model) as reference:
+                reference_B_T = self._token_logprobs(reference, batch)
+        return LogProbs(trained_B_T, batch["old_logprobs_B_T"][:, 1:], reference_B_T)
 
     def _token_logprobs(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
         """logprobs_B_T of tokens 1..T-1, zero where no action is."""

@@ -207,7 +207,9 @@ async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_h
     # Before the first update the trainer computes the very log-probabilities that the engine had.
     assert metrics[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-4)
     assert metrics[1]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics[1]["engine_logprob_gap"] == pytest.approx(0.0, abs=1e-5)
     assert metrics[3]["kl"] > 0
+    assert "engine_logprob_gap" not in metrics[3], "what an older version sampled says nothing about the engine"
     assert metrics[1]["accuracy"] == 0.5
     assert metrics[3]["staleness_mean"] == 8.0
 

@@ -183,7 +183,7 @@ def test_micro_batches_by_length_hold_the_same_rows_the_longest_first(
     lengths: list[int], micro_batches: int, random: Random
 ) -> None:
     rows = [
-        Row([1], [number + 2] * length, [0.0] * length, [0] * length, [1.0], [1 / len(lengths)])
+        Row([1], [number + 2] * length, [0.0] * length, [0] * length, [1.0], [1 / len(lengths)], 0)
         for number, length in enumerate(lengths)
     ]
     whole = pad_rows(rows, 0, micro_batches)

@@ -1,6 +1,7 @@
-"""The RL loss: signs, one ratio an action, nothing from nothing, the policy gradient at ratio 1."""
+"""The RL loss: against a loop, its gradient, its signs, its bounds, and nothing from nothing."""
 
 import math
+from random import Random
 
 import pytest
 import torch
@@ -8,106 +9,183 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from services.training.rl.losses import clipped_surrogate, kl_advantages, sum_by_action, token_kl
+from services.training.rl.losses import (
+    MAX_LOG_RATIO,
+    ClipRange,
+    Surrogate,
+    clip_range,
+    clipped_surrogate,
+    kl_advantages,
+    kl_estimate,
+)
+from services.training.rl.ratios import log_ratios
+from shared.contracts.recipe import RlRecipe
+from tests.unit.training.ragged import Ragged, ragged
 
-ACTIONS = torch.tensor([[-1, 0, 0, 1, 1, 1], [-1, -1, 0, 0, 1, -1]])
+CLIP = ClipRange(low=0.2, high=0.3, dual=3.0)
+ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
-def tensors(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random logprobs, advantages and weights for ACTIONS."""
-    generator = torch.Generator().manual_seed(seed)
-    logprobs = -torch.rand(2, 6, generator=generator, dtype=torch.float64) - 0.1
-    advantages = torch.randn(2, 2, generator=generator, dtype=torch.float64)
-    weights = torch.rand(2, 2, generator=generator, dtype=torch.float64)
-    return logprobs, advantages, weights
+def surrogate_of(batch: Ragged, logprobs: Tensor, *, is_length_normalised: bool = False) -> Surrogate:
+    ratios = log_ratios(logprobs, batch.old, batch.actions, batch.widest, is_length_normalised=is_length_normalised)
+    return clipped_surrogate(ratios, batch.advantages, batch.weights, CLIP)
 
 
-def loss_and_gradient(logprobs: Tensor, old: Tensor, advantages: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = logprobs.clone().requires_grad_()
-    loss, _, _ = clipped_surrogate(leaf, old, ACTIONS, advantages, weights, 0.2)
-    torch.autograd.backward(loss)
+def gradient_of(batch: Ragged) -> Tensor:
+    leaf = batch.logprobs.clone().requires_grad_()
+    torch.autograd.backward(surrogate_of(batch, leaf).loss)
     assert leaf.grad is not None
-    return loss.detach(), leaf.grad
+    return leaf.grad
 
 
-@given(st.integers(0, 10_000))
-def test_at_ratio_one_the_gradient_is_the_policy_gradient(seed: int) -> None:
-    logprobs, advantages, weights = tensors(seed)
-    _, gradient = loss_and_gradient(logprobs, logprobs, advantages, weights)
-    for row in range(2):
-        for token in range(6):
-            action = int(ACTIONS[row, token])
-            expected = 0.0 if action < 0 else -float(weights[row, action] * advantages[row, action])
-            assert float(gradient[row, token]) == pytest.approx(expected)
+def expected_loss(batch: Ragged) -> float:
+    """The same in plain floats, action by action, written from PPO and dual-clip PPO."""
+    total = 0.0
+    for row in range(len(batch.actions)):
+        for action in range(batch.widest):
+            drift = sum(float(batch.logprobs[row, c] - batch.old[row, c]) for c in batch.tokens_of(row, action))
+            ratio, advantage = math.exp(drift), float(batch.advantages[row, action])
+            clipped = min(max(ratio, 0.8), 1.3)
+            gain = min(ratio * advantage, clipped * advantage)
+            if advantage < 0:
+                gain = max(gain, 3.0 * advantage)
+            total -= float(batch.weights[row, action]) * gain
+    return total
 
 
-@given(st.sampled_from([-1.0, 1.0]))
+@given(ragged())
+def test_the_loss_is_that_of_a_loop(batch: Ragged) -> None:
+    assert float(surrogate_of(batch, batch.logprobs).loss) == pytest.approx(expected_loss(batch), abs=1e-9)
+
+
+@settings(max_examples=20)
+@given(ragged(), st.booleans())
+def test_the_gradient_is_that_of_small_differences(batch: Ragged, is_length_normalised: bool) -> None:
+    def loss(logprobs: Tensor) -> Tensor:
+        return surrogate_of(batch, logprobs, is_length_normalised=is_length_normalised).loss
+
+    assert torch.autograd.gradcheck(loss, batch.logprobs.clone().requires_grad_(), atol=1e-6)
+
+
+@given(ragged())
+def test_at_ratio_one_the_gradient_is_the_policy_gradient(batch: Ragged) -> None:
+    on_policy = Ragged(*(*[batch.logprobs] * 3, batch.actions, batch.advantages, batch.weights))
+    gradient = gradient_of(on_policy)
+    for row, actions in enumerate(batch.actions.tolist()):
+        for column, action in enumerate(actions):
+            expected = 0.0 if action < 0 else -float(batch.weights[row, action] * batch.advantages[row, action])
+            assert float(gradient[row, column]) == pytest.approx(expected)
+
+
+@given(ragged(), st.randoms())
+def test_order_padding_and_micro_batches_change_nothing(batch: Ragged, random: Random) -> None:
+    whole, gradient = float(surrogate_of(batch, batch.logprobs).loss), gradient_of(batch)
+    count, tokens = batch.actions.shape
+    order = random.sample(range(count), count)
+    assert torch.allclose(gradient_of(batch.rows(order)), gradient[order], atol=1e-12)
+    padded = batch.padded(3, 2)
+    assert float(surrogate_of(padded, padded.logprobs).loss) == pytest.approx(whole, abs=1e-12)
+    assert torch.allclose(gradient_of(padded)[:, :tokens], gradient, atol=1e-12)
+    assert not gradient_of(padded)[:, tokens:].any()
+    parts = [batch.rows([number]) for number in range(count)]
+    assert sum(float(surrogate_of(part, part.logprobs).loss) for part in parts) == pytest.approx(whole, abs=1e-12)
+    assert torch.allclose(torch.cat([gradient_of(part) for part in parts]), gradient, atol=1e-12)
+
+
+@given(ragged())
+def test_zero_advantage_or_zero_weight_contributes_exactly_nothing(batch: Ragged) -> None:
+    nothing = torch.zeros_like(batch.weights)
+    for empty in (
+        Ragged(batch.logprobs, batch.old, batch.reference, batch.actions, nothing, batch.weights),
+        Ragged(batch.logprobs, batch.old, batch.reference, batch.actions, batch.advantages, nothing),
+    ):
+        assert float(surrogate_of(empty, empty.logprobs).loss) == 0.0
+        assert torch.equal(gradient_of(empty), torch.zeros_like(batch.logprobs))
+
+
+@pytest.mark.parametrize("advantage", [-1.0, 1.0])
 def test_a_descent_step_makes_good_actions_likelier_and_bad_ones_less_likely(advantage: float) -> None:
-    logprobs, _, weights = tensors(0)
-    _, gradient = loss_and_gradient(logprobs, logprobs, torch.full((2, 2), advantage, dtype=torch.float64), weights)
-    moved = (-gradient * advantage)[ACTIONS >= 0]
-    assert bool((moved > 0).all())
+    log_ratio = torch.zeros(1, 1, requires_grad=True)
+    torch.autograd.backward(clipped_surrogate(log_ratio, torch.tensor([[advantage]]), torch.ones(1, 1), CLIP).loss)
+    assert log_ratio.grad is not None
+    assert float(-log_ratio.grad * advantage) > 0
 
 
-@given(st.integers(0, 10_000))
-def test_zero_advantage_or_zero_weight_contributes_exactly_nothing(seed: int) -> None:
-    logprobs, advantages, weights = tensors(seed)
-    old = logprobs - 0.3
-    for nothing in ((torch.zeros_like(advantages), weights), (advantages, torch.zeros_like(weights))):
-        loss, gradient = loss_and_gradient(logprobs, old, *nothing)
-        assert float(loss) == 0.0
-        assert not gradient.any()
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "loss", "slope", "clipped", "dual_clipped"),
+    [
+        (1.0, 1.0, -1.0, -1.0, False, False),
+        (1.0, 2.0, -1.3, 0.0, True, False),
+        (1.0, 0.5, -0.5, -0.5, False, False),
+        (-1.0, 0.5, 0.8, 0.0, True, False),
+        (-1.0, 2.0, 2.0, 2.0, False, False),
+        (-1.0, 5.0, 3.0, 0.0, False, True),
+        (1.0, 5.0, -1.3, 0.0, True, False),
+    ],
+)
+def test_bounds_by_hand(
+    advantage: float, ratio: float, loss: float, slope: float, clipped: bool, dual_clipped: bool
+) -> None:
+    """Clip to [0.8, 1.3], dual clip at 3, weight 1. `slope` is d loss / d log ratio.
+
+    A good action gains up to ratio 1.3, then the gradient ends; one that became unlikely is still pulled up. A bad one that became
+    likelier costs its ratio, up to 3 times its advantage and no further.
+    """
+    log_ratio = torch.tensor([[math.log(ratio)]], dtype=torch.float64, requires_grad=True)
+    found = clipped_surrogate(log_ratio, advantage * ONE, ONE, CLIP)
+    torch.autograd.backward(found.loss)
+    assert log_ratio.grad is not None
+    assert found.loss.item() == pytest.approx(loss)
+    assert log_ratio.grad.item() == pytest.approx(slope)
+    assert (bool(found.clipped), bool(found.dual_clipped)) == (clipped, dual_clipped)
+    assert float(found.ratios) == pytest.approx(ratio)
 
 
-@given(st.integers(0, 10_000), st.floats(-0.05, 0.05))
-def test_one_ratio_per_action(seed: int, drift: float) -> None:
-    logprobs, advantages, weights = tensors(seed)
-    old = logprobs - drift
-    _, ratios, _ = clipped_surrogate(logprobs, old, ACTIONS, advantages, weights, 0.2)
-    lengths = [[2, 3], [2, 1]]
-    for row in range(2):
-        for action in range(2):
-            assert float(ratios[row, action]) == pytest.approx(math.exp(drift * lengths[row][action]))
-    # Moving a drift from one token of an action to another changes nothing.
-    shifted = old.clone()
-    shifted[0, 3], shifted[0, 4] = old[0, 3] + 0.7, old[0, 4] - 0.7
-    _, same, _ = clipped_surrogate(logprobs, shifted, ACTIONS, advantages, weights, 0.2)
-    assert torch.allclose(same, ratios)
+@given(st.floats(-1000, 1000), st.floats(-5, 5))
+def test_the_loss_and_its_gradient_are_bounded_whatever_the_ratio(log_ratio: float, advantage: float) -> None:
+    leaf = torch.tensor([[log_ratio]], dtype=torch.float64, requires_grad=True)
+    found = clipped_surrogate(leaf, advantage * ONE, ONE, CLIP)
+    torch.autograd.backward(found.loss)
+    assert leaf.grad is not None
+    assert abs(float(found.loss)) <= 3 * abs(advantage) + 1e-12
+    assert abs(float(leaf.grad)) <= 3 * abs(advantage) + 1e-12
+    assert float(found.ratios) <= math.exp(MAX_LOG_RATIO) * (1 + 1e-12)
 
 
-def test_clipping_stops_the_gradient_only_where_it_would_go_too_far() -> None:
-    logprobs, _, _ = tensors(1)
-    weights = torch.ones(2, 2, dtype=torch.float64)
-    for advantage, drift, stopped in ((1.0, 0.5, True), (1.0, -0.5, False), (-1.0, -0.5, True), (-1.0, 0.5, False)):
-        advantages = torch.full((2, 2), advantage, dtype=torch.float64)
-        _, gradient = loss_and_gradient(logprobs, logprobs - drift, advantages, weights)
-        assert bool((gradient[ACTIONS >= 0] == 0).all()) is stopped
-        _, _, clipped = clipped_surrogate(logprobs, logprobs - drift, ACTIONS, advantages, weights, 0.2)
-        assert bool(clipped.all()) is stopped
+def test_the_recipe_says_the_bounds() -> None:
+    assert clip_range(RlRecipe()) == ClipRange(0.2, 0.2, 3.0)
+    assert clip_range(RlRecipe(clip=0.1, dual_clip=5.0)) == ClipRange(0.1, 0.1, 5.0)
+
+
+@given(ragged(), st.floats(0, 2))
+def test_the_kl_term_is_that_of_a_loop(batch: Ragged, beta: float) -> None:
+    leaf = batch.logprobs.clone().requires_grad_()
+    found = kl_advantages(batch.advantages, leaf, batch.reference, batch.actions, beta)
+    assert not found.requires_grad
+    for row in range(len(batch.actions)):
+        for action in range(batch.widest):
+            columns = batch.tokens_of(row, action)
+            drift = math.fsum(float(batch.logprobs[row, c]) - float(batch.reference[row, c]) for c in columns)
+            assert float(found[row, action]) == pytest.approx(
+                float(batch.advantages[row, action]) - beta * drift, abs=1e-9
+            )
 
 
 def test_kl_lowers_the_advantage_of_what_became_likelier_than_at_the_start() -> None:
-    logprobs, _, _ = tensors(2)
-    none = torch.zeros(2, 2, dtype=torch.float64)
-    for drift in (0.1, -0.1):
-        advantages = kl_advantages(none, logprobs.requires_grad_(), logprobs.detach() - drift, ACTIONS, 0.5)
-        expected = torch.tensor([[2.0, 3.0], [2.0, 1.0]], dtype=torch.float64) * -0.5 * drift
-        assert torch.allclose(advantages, expected)
-        assert not advantages.requires_grad
+    """Two tokens that became likelier by 0.1 each, beta 0.5: the advantage 1 falls to 1 - 0.5 * 0.2 = 0.9."""
+    logprobs, actions = torch.tensor([[-0.5, -0.5]], dtype=torch.float64), torch.zeros(1, 2, dtype=torch.long)
+    assert float(kl_advantages(ONE, logprobs, logprobs - 0.1, actions, 0.5)) == pytest.approx(0.9)
+    assert float(kl_advantages(ONE, logprobs, logprobs + 0.1, actions, 0.5)) == pytest.approx(1.1)
+
+
+def test_the_kl_estimate_averages_to_the_kl_over_what_the_policy_samples() -> None:
+    """KL of (0.8, 0.2) from (0.5, 0.5): 0.8 ln 1.6 + 0.2 ln 0.4 = 0.19274."""
+    policy, other = torch.tensor([0.8, 0.2], dtype=torch.float64), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    assert float((policy * kl_estimate(policy.log(), other.log())).sum()) == pytest.approx(0.19274, abs=1e-5)
 
 
 @given(st.lists(st.floats(-3, 0), min_size=2, max_size=8), st.floats(-2, 2))
 def test_the_kl_estimate_is_never_negative_and_zero_when_equal(values: list[float], drift: float) -> None:
     logprobs = torch.tensor([values], dtype=torch.float64)
-    assert not token_kl(logprobs, logprobs).any()
-    assert bool((token_kl(logprobs, logprobs - drift) >= 0).all())
-
-
-@settings(max_examples=30)
-@given(st.lists(st.lists(st.integers(-1, 3), min_size=5, max_size=5), min_size=1, max_size=4))
-def test_sum_by_action(actions: list[list[int]]) -> None:
-    values = torch.arange(len(actions) * 5, dtype=torch.float64).reshape(-1, 5)
-    sums = sum_by_action(values, torch.tensor(actions), 4)
-    for row, of_row in enumerate(actions):
-        for action in range(4):
-            assert float(sums[row, action]) == sum(float(values[row, t]) for t, a in enumerate(of_row) if a == action)
+    assert not kl_estimate(logprobs, logprobs).any()
+    assert bool((kl_estimate(logprobs, logprobs - drift) >= 0).all())
