@@ -206,18 +206,38 @@ class RewardLevel(StrEnum):
     PROCESS = "process"
 
 
+class AdvantageEstimator(StrEnum):
+    """What a response's reward is compared to at the outcome level: the mean of the others, or the group's mean and deviation."""
+
+    LEAVE_ONE_OUT = "leave_one_out"
+    GRPO = "grpo"
+
+
+class RatioUnit(StrEnum):
+    """What has one ratio: a `response`, an `action` (segment), a `token`; `sequence`: a response, length-normalised (GSPO)."""
+
+    RESPONSE = "response"
+    ACTION = "action"
+    TOKEN = "token"  # noqa: S105  a unit, no secret
+    SEQUENCE = "sequence"
+
+
 class RlRecipe(Contract):
     """RL with verified rollouts from the engine under the newest version.
 
     `groups_per_step` groups of `k` responses make one optimiser step. `publish_every_steps`: a new version goes live.
     `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
-    `weights`: which questions are rolled out more often. `clip` bounds the ratio where it would take a step too far;
+    `weights`: which questions are rolled out more often. `standardise`: of `grpo`. `ratio`: by default what has one reward.
+    `clip` bounds the ratio where it would take a step too far, `clip_low` and `clip_high` each side of it;
     `dual_clip` bounds it where a bad action became likelier, which the clip does not.
     """
 
     lora: LoraRecipe | None = None
     level: RewardLevel = RewardLevel.OUTCOME
     baseline: Literal["batch", "running"] = "batch"
+    advantage: AdvantageEstimator = AdvantageEstimator.LEAVE_ONE_OUT
+    standardise: bool = True
+    ratio: RatioUnit | None = None
     steps: int = Field(default=60, ge=1)
     k: int = Field(default=8, ge=2, le=64)
     groups_per_step: int = Field(default=16, ge=1)
@@ -232,6 +252,8 @@ class RlRecipe(Contract):
     max_grad_norm: float = Field(default=1.0, gt=0)
     kl_beta: float = Field(default=0.05, ge=0)
     clip: float = Field(default=0.2, gt=0, lt=1)
+    clip_low: float | None = Field(default=None, gt=0, lt=1, description="none: `clip`; of a sequence 3e-4")
+    clip_high: float | None = Field(default=None, gt=0, lt=1, description="none: `clip`; of a sequence 4e-4")
     dual_clip: float = Field(default=3.0, ge=2, le=100)
     publish_every_steps: int = Field(default=4, ge=1)
     max_staleness: int = Field(default=2, ge=0)
@@ -248,6 +270,22 @@ class RlRecipe(Contract):
     def _a_batch_can_gather(self) -> "RlRecipe":
         if self.watermark_groups < self.groups_per_step:
             raise ValueError("rl needs watermark_groups >= groups_per_step: a step waits for that many groups")
+        return self
+
+    @model_validator(mode="after")
+    def _units_agree(self) -> "RlRecipe":
+        if self.level is RewardLevel.OUTCOME:
+            return self
+        if self.advantage is AdvantageEstimator.GRPO:
+            raise ValueError(
+                "rl.advantage = 'grpo' compares whole responses of a question; with level = 'process' each segment is "
+                "compared by rl.baseline: leave 'advantage' out, or use level = 'outcome'"
+            )
+        if self.ratio in (RatioUnit.RESPONSE, RatioUnit.SEQUENCE):
+            raise ValueError(
+                f"rl.ratio = '{self.ratio}' gives a response one ratio, but with level = 'process' its segments have "
+                "different advantages: use ratio = 'action' or 'token', or level = 'outcome'"
+            )
         return self
 
 

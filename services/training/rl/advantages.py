@@ -1,4 +1,5 @@
-"""Rewards to advantages (pure arithmetic). S2R, arXiv 2502.12853: Eq. 2-3 (outcome level), Eq. 4-6 (process level).
+"""Rewards to advantages (pure arithmetic). S2R, arXiv 2502.12853: Eq. 2-3 (outcome level), Eq. 4-6 (process level);
+GRPO, arXiv 2402.03300 (outcome level).
 
 The KL part of S2R's advantage, -beta * log(pi / pi_ref), is added where the log-probabilities are (`losses`).
 Invariant: equal rewards give advantages of exactly 0.0, also where a floating-point mean would not equal its terms.
@@ -6,6 +7,7 @@ Invariant: equal rewards give advantages of exactly 0.0, also where a floating-p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any
 
 # What an action earned, or None where it could not be judged: such an action has no advantage and is not trained on.
@@ -22,6 +24,18 @@ def leave_one_out(rewards_G: Sequence[float]) -> list[float]:
         return [0.0] * len(rewards_G)
     total, others = sum(rewards_G), len(rewards_G) - 1
     return [reward - (total - reward) / others for reward in rewards_G]
+
+
+def group_relative(rewards_G: Sequence[float], *, standardise: bool) -> list[float]:
+    """Advantage of each of G responses of a question: its reward minus their mean, divided by their standard deviation (GRPO).
+
+    The deviation has G - 1 in its denominator. Without `standardise` a question counts as much as its rewards differ (Dr. GRPO, arXiv
+    2503.20783). One response alone has an advantage of 0.
+    """
+    if not has_variance(rewards_G):
+        return [0.0] * len(rewards_G)
+    mean, deviation = fmean(rewards_G), stdev(rewards_G) if standardise else 1.0
+    return [(reward - mean) / deviation for reward in rewards_G]
 
 
 def has_variance(values: Sequence[object]) -> bool:

@@ -1,6 +1,5 @@
 """Leased groups to rows of tokens, actions and advantages. Stored token ids are used as they are; no text is tokenised.
 
-An action is what has ONE ratio: the whole response at the outcome level, one segment at the process level.
 Left out of baseline and loss: unscored responses, responses without tokens, and whole groups of equal rewards.
 """
 
@@ -8,15 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance, leave_one_out
+from services.training.rl.actions import UNTRAINED, cut_actions, ratio_unit, token_segments
+from services.training.rl.advantages import (
+    BatchBaseline,
+    Reward,
+    RunningBaseline,
+    group_relative,
+    has_variance,
+    leave_one_out,
+)
 from services.training.rl.rewards import action_rewards, outcome_reward, verification_rewards
 from shared.contracts.generation import FinishReason
-from shared.contracts.recipe import RewardLevel
-from shared.contracts.verdicts import SegmentKind, Verdict
+from shared.contracts.recipe import AdvantageEstimator, RewardLevel, RlRecipe
+from shared.contracts.verdicts import Verdict
 from shared.packed import PackedGroup, PackedResponse, float32s, int32s
-from shared.trajectories import segments as trajectories
-
-UNTRAINED = -1
 
 
 @dataclass(frozen=True)
@@ -56,39 +60,20 @@ class _Scored:
 
 
 def plan_batch(
-    groups: Sequence[PackedGroup], level: RewardLevel, baseline: BatchBaseline | RunningBaseline, policy_version: int
+    groups: Sequence[PackedGroup], recipe: RlRecipe, baseline: BatchBaseline | RunningBaseline, policy_version: int
 ) -> Plan:
     """Rows and metrics of a leased batch. `policy_version` is the trainer's newest, for the staleness metrics."""
-    scored_groups = [_scored(group, level, policy_version) for group in groups]
+    scored_groups = [_scored(group, recipe.level, policy_version) for group in groups]
     trained = [group for group in scored_groups if has_variance([scored.rewards for scored in group])]
-    if level is RewardLevel.OUTCOME:
-        advantages: list[list[Reward]] = [
-            [advantage] for group in trained for advantage in leave_one_out([_outcome(scored) for scored in group])
-        ]
+    if recipe.level is RewardLevel.OUTCOME:
+        advantages = [[advantage] for group in trained for advantage in _group_advantages(group, recipe)]
     else:
         advantages = baseline.advantages([scored.rewards for group in trained for scored in group])
     responses = [scored for group in trained for scored in group]
-    drafts = [_draft(scored, advantages_A, level) for scored, advantages_A in zip(responses, advantages, strict=True)]
+    drafts = [_draft(scored, of_units, recipe) for scored, of_units in zip(responses, advantages, strict=True)]
     rows = [draft for draft in drafts if any(draft.weights)]
     rows = [_weighted(row, len(rows)) for row in rows]
     return Plan(rows, _metrics(groups, scored_groups, len(trained), rows, policy_version))
-
-
-def token_actions(response: PackedResponse, level: RewardLevel) -> list[int]:
-    """The action of each response token; `observe` (written by a tool) is UNTRAINED. The end token is the last action's."""
-    token_ends, scored_segments = int32s(response.token_ends).tolist(), response.verdict.segments
-    if not scored_segments:
-        return [0] * len(token_ends)
-    segments = [
-        trajectories.Segment(trajectories.SegmentKind(segment.kind), segment.start, segment.end)
-        for segment in scored_segments
-    ]
-    actions: list[int] = []
-    spans = trajectories.segment_token_spans(token_ends, segments)
-    for index, (segment, (first, last)) in enumerate(zip(scored_segments, spans, strict=True)):
-        action = 0 if level is RewardLevel.OUTCOME else index
-        actions += [UNTRAINED if segment.kind is SegmentKind.OBSERVE else action] * (last - first)
-    return actions
 
 
 def _scored(group: PackedGroup, level: RewardLevel, policy_version: int) -> list[_Scored]:
@@ -105,6 +90,13 @@ def _rewards(verdict: Verdict, level: RewardLevel) -> tuple[Reward, ...]:
     return (outcome_reward(verdict),) if level is RewardLevel.OUTCOME else tuple(action_rewards(verdict))
 
 
+def _group_advantages(group: Sequence[_Scored], recipe: RlRecipe) -> list[Reward]:
+    rewards_G = [_outcome(scored) for scored in group]
+    if recipe.advantage is AdvantageEstimator.GRPO:
+        return [*group_relative(rewards_G, standardise=recipe.standardise)]
+    return [*leave_one_out(rewards_G)]
+
+
 def _outcome(scored: _Scored) -> float:
     reward = scored.rewards[0]
     if reward is None:
@@ -112,9 +104,10 @@ def _outcome(scored: _Scored) -> float:
     return reward
 
 
-def _draft(scored: _Scored, advantages_A: Sequence[Reward], level: RewardLevel) -> Row:
+def _draft(scored: _Scored, advantages: Sequence[Reward], recipe: RlRecipe) -> Row:
     """A row whose weights are 1 for the actions that are trained on: those with an advantage and a token."""
-    actions = token_actions(scored.response, level)
+    segments_T = token_segments(scored.response)
+    actions, advantages_A = cut_actions(segments_T, advantages, recipe.level, ratio_unit(recipe))
     present = set(actions)
     is_trained = [advantage is not None and index in present for index, advantage in enumerate(advantages_A)]
     return Row(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from services.training.rl.ratios import sum_by_action
-from shared.contracts.recipe import RlRecipe
+from shared.contracts.recipe import RatioUnit, RlRecipe
 
 # Beyond this a ratio has no meaning left, and exp would overflow.
 MAX_LOG_RATIO = 20.0
@@ -28,8 +28,9 @@ class ClipRange:
 
 
 def clip_range(recipe: RlRecipe) -> ClipRange:
-    """What the recipe says."""
-    return ClipRange(recipe.clip, recipe.clip, recipe.dual_clip)
+    """What the recipe says; without a word about it a sequence has the range that GSPO's authors advise."""
+    low, high = (3e-4, 4e-4) if recipe.ratio is RatioUnit.SEQUENCE else (recipe.clip, recipe.clip)
+    return ClipRange(recipe.clip_low or low, recipe.clip_high or high, recipe.dual_clip)
 
 
 @dataclass(frozen=True)

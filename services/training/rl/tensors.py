@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from services.training.rl.batches import UNTRAINED, Row
+from services.training.rl.actions import UNTRAINED
+from services.training.rl.batches import Row
 
 
 def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict[str, Tensor]:

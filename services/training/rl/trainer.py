@@ -15,8 +15,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from services.training.loop import RunTrainer, trainer_arguments
 from services.training.policies import Loaded, Reference
+from services.training.rl.actions import UNTRAINED
 from services.training.rl.advantages import BatchBaseline, RunningBaseline
-from services.training.rl.batches import UNTRAINED, plan_batch
+from services.training.rl.batches import plan_batch
 from services.training.rl.losses import clip_range, clipped_surrogate, kl_advantages
 from services.training.rl.ratios import log_ratios
 from services.training.rl.source import BatchSource
@@ -24,7 +25,7 @@ from services.training.rl.statistics import LogProbs, Statistics, statistics, st
 from services.training.rl.tensors import by_length, pad_rows, trim
 from services.training.sft.order import micro_batch_size
 from services.training.sft.rows import IGNORED
-from shared.contracts.recipe import RlRecipe
+from shared.contracts.recipe import RatioUnit, RlRecipe
 from shared.contracts.runs import RunIn
 
 
@@ -56,7 +57,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
         """The batch of this step as tensors; called once a step, before its first micro-batch."""
         batch, waited_s = self.source.next_batch(self.state.global_step)
-        plan = plan_batch(batch.groups, self.recipe.level, self.baseline, self.source.policy_version)
+        plan = plan_batch(batch.groups, self.recipe, self.baseline, self.source.policy_version)
         for name, value in (plan.metrics | {"wait_s": waited_s, "dropped_stale": float(batch.dropped_stale)}).items():
             self._metrics["train"][name].append(value)
         self._statistics, self._is_empty = [], not plan.rows
@@ -88,7 +89,11 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
             beta = self.recipe.kl_beta
             advantages_B_A = kl_advantages(advantages_B_A, logprobs.trained, logprobs.reference, actions_B_T, beta)
         log_ratios_B_A = log_ratios(
-            logprobs.trained, logprobs.engine, actions_B_T, weights_B_A.shape[1], is_length_normalised=False
+            logprobs.trained,
+            logprobs.engine,
+            actions_B_T,
+            weights_B_A.shape[1],
+            is_length_normalised=self.recipe.ratio is RatioUnit.SEQUENCE,
         )
         surrogate = clipped_surrogate(log_ratios_B_A, advantages_B_A, weights_B_A, clip_range(self.recipe))
         # The weights are the published ones as long as no step was taken since.

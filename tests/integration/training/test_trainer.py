@@ -22,7 +22,7 @@ from shared.contracts.generation import FinishReason
 from shared.contracts.orders import Group, ResponseIn
 from shared.contracts.policies import PolicyKind
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
-from shared.contracts.recipe import LoraRecipe, Optimizer, RewardLevel, RlRecipe, SftRecipe
+from shared.contracts.recipe import LoraRecipe, Optimizer, RatioUnit, RewardLevel, RlRecipe, SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
 from shared.contracts.verdicts import ScoredSegment, SegmentKind, Verdict, VerdictOutcome
 from shared.db import Database
@@ -214,11 +214,19 @@ async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_h
     assert metrics[3]["staleness_mean"] == 8.0
 
 
+@pytest.mark.parametrize("unit", list(RatioUnit))
 async def test_rl_run_of_the_whole_model_at_outcome_level(
-    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    campaign_id: UUID,
+    unit: RatioUnit,
 ) -> None:
     peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 4, 4)
-    run = await create(database, rl_run(campaign_id, peers, tiny_model, lora=None, steps=2, publish_every_steps=2))
+    options: dict[str, Any] = {"ratio": unit, "advantage": "grpo"} if unit is not RatioUnit.RESPONSE else {}
+    recipe = rl_run(campaign_id, peers, tiny_model, lora=None, steps=2, publish_every_steps=2, **options)
+    run = await create(database, recipe)
     await attempt(run, database, settings)
     done = await read(database, run.id)
     assert (done.state, done.policy_version) == (RunState.SUCCEEDED, 7), done.message

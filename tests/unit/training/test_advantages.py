@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.training.rl.advantages import BatchBaseline, RunningBaseline, has_variance, leave_one_out
+from services.training.rl.advantages import BatchBaseline, RunningBaseline, group_relative, has_variance, leave_one_out
 
 rewards = st.floats(-10, 10, allow_nan=False)
 signs = st.sampled_from([-1.0, 1.0])
@@ -16,6 +16,7 @@ trajectories = st.lists(st.lists(signs, min_size=1, max_size=6), min_size=1, max
 @given(rewards, st.integers(1, 16))
 def test_equal_rewards_give_exactly_zero(reward: float, count: int) -> None:
     assert leave_one_out([reward] * count) == [0.0] * count
+    assert group_relative([reward] * count, standardise=True) == [0.0] * count
     assert BatchBaseline().advantages([[reward, reward]] * count) == [[0.0, 0.0]] * count
 
 
@@ -32,8 +33,70 @@ def test_leave_one_out_of_one_right_answer_in_four() -> None:
     assert leave_one_out([1.0, -1.0, -1.0, -1.0]) == pytest.approx([2.0, -2 / 3, -2 / 3, -2 / 3])
 
 
+@given(st.lists(rewards, min_size=2, max_size=16), st.booleans())
+def test_group_relative_is_that_of_a_loop(values: list[float], standardise: bool) -> None:
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    found = group_relative(values, standardise=standardise)
+    for value, advantage in zip(values, found, strict=True):
+        assert advantage * (deviation if standardise else 1.0) == pytest.approx(value - mean, abs=1e-9)
+    assert math.fsum(found) == pytest.approx(0.0, abs=1e-7)
+
+
+@given(st.lists(rewards, min_size=2, max_size=16), st.sampled_from([0.5, 2.0, 8.0]))
+def test_standardised_advantages_do_not_depend_on_the_scale(values: list[float], scale: float) -> None:
+    scaled = group_relative([value * scale for value in values], standardise=True)
+    assert scaled == pytest.approx(group_relative(values, standardise=True), abs=1e-6)
+
+
+def test_one_right_answer_in_four_group_relative() -> None:
+    """Mean -1/2; squared differences 9/4 and three times 1/4, their sum 3 over 3: a deviation of 1."""
+    assert group_relative([1.0, -1.0, -1.0, -1.0], standardise=True) == pytest.approx([1.5, -0.5, -0.5, -0.5])
+
+
 def test_a_lone_response_has_no_advantage() -> None:
-    assert leave_one_out([1.0]) == [0.0]
+    assert leave_one_out([1.0]) == group_relative([1.0], standardise=True) == [0.0]
+
+
+scored = st.lists(st.lists(st.sampled_from([-1.0, 1.0, 0.5, None]), min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@given(scored)
+def test_batch_baseline_is_that_of_a_loop(rewards_B_A: list[list[float | None]]) -> None:
+    found = BatchBaseline().advantages(rewards_B_A)
+    for row, rewards_A in enumerate(rewards_B_A):
+        for index, reward in enumerate(rewards_A):
+            alike = [
+                value
+                for other in rewards_B_A
+                if other[:index] == rewards_A[:index]
+                for value in other[index : index + 1]
+                if value is not None
+            ]
+            expected = None if reward is None else reward - math.fsum(alike) / len(alike)
+            assert found[row][index] == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+@given(st.lists(scored, min_size=1, max_size=6), st.integers(1, 4))
+def test_running_baseline_is_that_of_a_loop_over_the_earlier_batches(
+    batches: list[list[list[float | None]]], minimum: int
+) -> None:
+    baseline = RunningBaseline(minimum=minimum)
+    for number, rewards_B_A in enumerate(batches):
+        found = baseline.advantages(rewards_B_A)
+        earlier = [rewards_A for batch in batches[:number] for rewards_A in batch]
+        for row, rewards_A in enumerate(rewards_B_A):
+            for index, reward in enumerate(rewards_A):
+                alike = [
+                    value
+                    for other in earlier
+                    if other[:index] == rewards_A[:index]
+                    for value in other[index : index + 1]
+                    if value is not None
+                ]
+                mean = math.fsum(alike) / len(alike) if len(alike) >= minimum else 0.0
+                expected = None if reward is None else pytest.approx(reward - mean, abs=1e-12)
+                assert found[row][index] == expected
 
 
 @given(trajectories)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,15 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.training.rl.actions import UNTRAINED
 from services.training.rl.advantages import BatchBaseline
-from services.training.rl.batches import UNTRAINED, Row, plan_batch, token_actions
+from services.training.rl.batches import Plan, Row, plan_batch
 from services.training.rl.rewards import action_rewards
 from services.training.rl.tensors import by_length, pad_rows, trim
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason
 from shared.contracts.orders import ResponseIn
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
-from shared.contracts.recipe import RewardLevel
+from shared.contracts.recipe import AdvantageEstimator, RatioUnit, RewardLevel, RlRecipe
 from shared.contracts.verdicts import (
     ClaimedVerdict,
     ScoredSegment,
@@ -73,18 +75,24 @@ def group(*responses: PackedResponse, version: int = 3) -> PackedGroup:
     )  # fmt: skip
 
 
-def plan(groups: Sequence[PackedGroup], level: RewardLevel = RewardLevel.OUTCOME):
-    return plan_batch(groups, level, BatchBaseline(), policy_version=5)
+def plan(groups: Sequence[PackedGroup], level: RewardLevel = RewardLevel.OUTCOME, **recipe: Any) -> Plan:
+    return plan_batch(groups, RlRecipe(level=level, **recipe), BatchBaseline(), policy_version=5)
 
 
-@pytest.mark.parametrize("level", list(RewardLevel))
-def test_a_group_of_equal_rewards_changes_nothing_and_is_counted(level: RewardLevel) -> None:
+COMBINATIONS: list[dict[str, Any]] = [
+    *({"ratio": unit, "advantage": estimator} for unit in RatioUnit for estimator in AdvantageEstimator),
+    *({"ratio": unit, "level": RewardLevel.PROCESS} for unit in (RatioUnit.ACTION, RatioUnit.TOKEN)),
+]
+
+
+@pytest.mark.parametrize("recipe", COMBINATIONS)
+def test_a_group_of_equal_rewards_changes_nothing_and_is_counted(recipe: dict[str, Any]) -> None:
     mixed = group(response(1.0, [1.0, 1.0]), response(-1.0, [-1.0, 1.0]))
     equal = group(response(1.0, [1.0, 1.0]), response(1.0, [1.0, 1.0]))
-    alone, together = plan([mixed], level), plan([mixed, equal], level)
+    alone, together = plan([mixed], **recipe), plan([mixed, equal], **recipe)
     assert together.rows == alone.rows
     assert together.metrics["zero_variance_rate"] == 0.5
-    assert plan([equal], level).rows == []
+    assert plan([equal], **recipe).rows == []
 
 
 def test_outcome_level_has_one_action_over_the_whole_response() -> None:
@@ -139,15 +147,59 @@ def test_what_the_verifier_could_not_judge_has_no_reward_and_no_loss() -> None:
     assert rows[0].weights == [0.5, 0.0]
 
 
-def test_tool_output_is_never_trained() -> None:
-    segments = (
-        ScoredSegment(kind=SegmentKind.ACT, start=0, end=2),
-        ScoredSegment(kind=SegmentKind.OBSERVE, start=2, end=4),
-        ScoredSegment(kind=SOLVE, start=4, end=6, reward=1.0),
-    )
-    base = response(1.0, [1.0, 1.0, 1.0])
-    tool = replace(base, judgement=base.verdict.model_copy(update={"segments": segments}))
-    assert token_actions(tool, RewardLevel.OUTCOME) == [0, 0, UNTRAINED, UNTRAINED, 0, 0, 0]
+def test_what_is_compared_and_what_has_a_ratio_by_hand() -> None:
+    """Two responses of a question: right with segments (wrong, right), five tokens; wrong with one segment, three tokens.
+
+    leave_one_out: 1 - (-1) = 2 and -2. grpo: mean 0, deviation sqrt(2), so 1 / sqrt(2) and -1 / sqrt(2); without the
+    deviation 1 and -1. By token every token of a response has its advantage, and half the weight shared out.
+    """
+    groups = [group(response(1.0, [-1.0, 1.0]), response(-1.0, [-1.0]))]
+    grpo = AdvantageEstimator.GRPO
+    for recipe, expected in (
+        ({}, [2.0, -2.0]),
+        ({"advantage": grpo}, [0.5**0.5, -(0.5**0.5)]),
+        ({"advantage": grpo, "standardise": False}, [1.0, -1.0]),
+    ):
+        for unit, counts in (("response", (1, 1)), ("sequence", (1, 1)), ("action", (2, 1)), ("token", (5, 3))):
+            rows = plan(groups, ratio=RatioUnit(unit), **recipe).rows
+            for row, advantage, count in zip(rows, expected, counts, strict=True):
+                assert row.advantages == pytest.approx([advantage] * count)
+                assert row.weights == pytest.approx([0.5 / count] * count)
+    assert plan(groups, ratio=RatioUnit.ACTION).rows[0].actions == [0, 0, 1, 1, 1]
+    assert plan(groups, ratio=RatioUnit.TOKEN).rows[0].actions == [0, 1, 2, 3, 4]
+    by_token = plan(groups, RewardLevel.PROCESS, ratio=RatioUnit.TOKEN).rows
+    assert by_token[0].advantages == pytest.approx([0.0, 0.0, 0.0, 0.0, 0.0])
+
+
+def test_a_token_of_a_segment_has_its_advantage() -> None:
+    rows = plan(
+        [group(response(1.0, [1.0, 1.0]), response(-1.0, [-1.0]))], RewardLevel.PROCESS, ratio=RatioUnit.TOKEN
+    ).rows
+    assert rows[0].advantages == [1.0, 1.0, 0.0, 0.0, 0.0]
+    assert rows[1].advantages == [-1.0, -1.0, -1.0]
+
+
+@given(
+    st.lists(
+        st.lists(st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=3), min_size=2, max_size=4),
+        min_size=2,
+        max_size=4,
+    ),
+    st.sampled_from(COMBINATIONS),
+    st.randoms(),
+)
+def test_the_order_of_groups_changes_nothing(
+    drawn: list[list[list[float]]], recipe: dict[str, Any], random: Random
+) -> None:
+    groups = [group(*(response(rewards[-1], rewards) for rewards in responses)) for responses in drawn]
+    rows = plan(groups, **recipe).rows
+    shuffled = plan(random.sample(groups, len(groups)), **recipe).rows
+    assert sorted(map(repr, map(_rounded, shuffled))) == sorted(map(repr, map(_rounded, rows)))
+
+
+def _rounded(row: Row) -> tuple[list[int], list[float], list[float]]:
+    advantages, weights = ([round(value, 9) + 0.0 for value in values] for values in (row.advantages, row.weights))
+    return row.actions, advantages, weights
 
 
 @given(st.lists(st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=4), min_size=2, max_size=8))

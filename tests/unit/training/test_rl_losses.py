@@ -19,7 +19,7 @@ from services.training.rl.losses import (
     kl_estimate,
 )
 from services.training.rl.ratios import log_ratios
-from shared.contracts.recipe import RlRecipe
+from shared.contracts.recipe import RatioUnit, RlRecipe
 from tests.unit.training.ragged import Ragged, ragged
 
 CLIP = ClipRange(low=0.2, high=0.3, dual=3.0)
@@ -155,6 +155,9 @@ def test_the_loss_and_its_gradient_are_bounded_whatever_the_ratio(log_ratio: flo
 def test_the_recipe_says_the_bounds() -> None:
     assert clip_range(RlRecipe()) == ClipRange(0.2, 0.2, 3.0)
     assert clip_range(RlRecipe(clip=0.1, dual_clip=5.0)) == ClipRange(0.1, 0.1, 5.0)
+    assert clip_range(RlRecipe(clip_high=0.28)) == ClipRange(0.2, 0.28, 3.0)
+    assert clip_range(RlRecipe(ratio=RatioUnit.SEQUENCE)) == ClipRange(3e-4, 4e-4, 3.0)
+    assert clip_range(RlRecipe(ratio=RatioUnit.SEQUENCE, clip_low=0.01)) == ClipRange(0.01, 4e-4, 3.0)
 
 
 @given(ragged(), st.floats(0, 2))
