@@ -53,6 +53,18 @@ class CampaignIn(Contract):
                 )
         return recipe
 
+    @field_validator("recipe")
+    @classmethod
+    def _rollouts_are_the_policys_own(cls, recipe: Recipe) -> Recipe:
+        sampling = recipe.rl.sampling
+        if (sampling.temperature, sampling.top_p) != (1.0, 1.0):
+            raise ValueError(
+                f"rl.sampling has temperature {sampling.temperature:g} and top_p {sampling.top_p:g}, but the log-probabilities of "
+                "RL are those of the policy as it is, so its rollouts must be sampled with temperature = 1 and top_p = 1; other "
+                "stages may differ"
+            )
+        return recipe
+
 
 class CampaignStatus(StrEnum):
     """`waiting` has its reason in `message` (such as: too few questions yet)."""

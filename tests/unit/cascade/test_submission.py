@@ -1,12 +1,15 @@
 """What a person may have got wrong in a recipe, and what they are told."""
 
 import json
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.cascade.service.submission import JSON_TYPE, TOML_TYPE, parse
+from shared.contracts.campaigns import Campaign
 from shared.errors import HeadwaterError
 
 
@@ -57,6 +60,39 @@ def test_an_adapter_is_trained_on_with_its_own_rank_and_alpha(toml: str, refused
         parse(body, TOML_TYPE)
     assert error.value.details[0].field is None
     assert refused in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ("{ temperature = 0.7 }", "rl.sampling has temperature 0.7 and top_p 1,"),
+        ("{ temperature = 0.0 }", "temperature 0 and"),
+        ("{ top_p = 0.9 }", "top_p 0.9"),
+        ("{ temperature = 1.0, max_tokens = 64 }", None),
+    ],
+)
+def test_rollouts_are_sampled_from_the_policy_that_is_trained(sampling: str, words: str | None):
+    body = f'name = "x"\n[rl]\nsampling = {sampling}\n[probe]\nsampling = {{ temperature = 0.5, top_p = 0.9 }}'.encode()
+    if words is None:
+        parse(body, TOML_TYPE)
+        return
+    with pytest.raises(HeadwaterError) as refused:
+        parse(body, TOML_TYPE)
+    assert refused.value.status == 422
+    assert words in refused.value.message
+
+
+def test_a_stored_campaign_with_other_rollouts_stays_readable():
+    recipe = {"rl": {"sampling": {"temperature": 0.7}}}
+    stored = {
+        "id": uuid4(),
+        "name": "x",
+        "recipe": recipe,
+        "status": "running",
+        "stage": "rl",
+        "created_at": datetime.now(UTC),
+    }
+    assert Campaign.model_validate(stored).recipe.rl.sampling.temperature == 0.7
 
 
 def test_json_paths_are_those_of_the_json():
