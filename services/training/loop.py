@@ -67,6 +67,7 @@ def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, r
         "max_grad_norm": recipe.max_grad_norm,
         # A frozen bf16 base under an adapter needs no autocast.
         "bf16": recipe.bf16 and recipe.lora is None,
+        "use_cpu": not torch.cuda.is_available(),
         "seed": run.seed % 2**32,
         "save_strategy": "no",
         "report_to": "none",

@@ -162,6 +162,8 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
         # The engine's log-probabilities are those of the untempered distribution.
         temperature=1.0,
         remove_unused_columns=False,
+        # The engine samples without dropout: with it in training, ratios would be noise from the first step on.
+        disable_dropout=True,
     )
     # TRL wants a data set of prompts; ours come with the batches, so it only counts.
     numbers = Dataset.from_dict({"prompt": [""] * (recipe.steps * recipe.groups_per_step)})
@@ -175,5 +177,8 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
     if loaded.reference is not None and loaded.reference.frozen is not None:
         frozen = loaded.reference.frozen
         add_fused_lm_head(frozen.get_base_model() if hasattr(frozen, "get_base_model") else frozen)
+    for module in trainer.model.modules():
+        if getattr(module, "attention_dropout", 0.0):
+            module.attention_dropout = 0.0
     trainer.recipe, trainer.reference = recipe, loaded.reference
     return trainer

@@ -36,7 +36,8 @@ class MaskedSftTrainer(RunTrainer, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         model_inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
         logits_N_V, targets_N = shifted(model(**model_inputs).logits, inputs["labels"], IGNORED)
-        with self.reference.of(model) as reference:
+        # Accelerate wraps the policy in autocast; the reference must compute in the same precision, or they would differ at the start.
+        with self.reference.of(model) as reference, self.accelerator.autocast():
             reference_N_V, _ = shifted(reference(**model_inputs).logits, inputs["labels"], IGNORED)
         tokens = num_items_in_batch if num_items_in_batch is not None else max(targets_N.numel(), 1)
         loss, kl = masked_loss(logits_N_V, targets_N, reference_N_V, self.kl_beta, tokens)
