@@ -195,6 +195,9 @@ class SftRecipe(Contract):
     max_grad_norm: float = Field(default=1.0, gt=0)
     kl_beta: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=512, ge=8, description="prompt + response; a longer row is left out and counted")
+    packing: bool = Field(
+        default=False, description="trajectories share rows of up to max_tokens, and see nothing of each other"
+    )
     bf16: bool = False
     checkpoint_every_steps: int = Field(default=50, ge=1)
 

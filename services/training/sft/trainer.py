@@ -12,6 +12,7 @@ from services.training.loop import LOGGED_POINTS, RunTrainer, trainer_arguments
 from services.training.policies import Loaded, Reference
 from services.training.sft.losses import masked_loss, shifted
 from services.training.sft.order import batch_order, micro_batch_size
+from services.training.sft.packing import PackingCollator
 from services.training.sft.rows import IGNORED, Tokenised
 from shared.contracts.recipe import SftRecipe
 from shared.contracts.runs import RunIn
@@ -31,16 +32,23 @@ class MaskedSftTrainer(RunTrainer, SFTTrainer):
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of one micro-batch; `num_items_in_batch` counts the trained tokens of the whole batch."""
-        self.attempt.tokens += int(inputs["attention_mask"].sum())
+        tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
+        self.attempt.tokens += int(tokens.sum())
         if self.reference is None:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        model_inputs = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"]}
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        else:
+            loss = self._loss_with_kl(model, inputs, self.reference, num_items_in_batch)
+        self._metrics["train"]["num_tokens"] = [float(self.attempt.tokens)]
+        return loss
+
+    def _loss_with_kl(self, model: Any, inputs: dict[str, Tensor], reference: Reference, trained: Any) -> Tensor:
+        model_inputs = {name: tensor for name, tensor in inputs.items() if name != "labels"}
         logits_N_V, targets_N = shifted(model(**model_inputs).logits, inputs["labels"], IGNORED)
         # Accelerate wraps the policy in autocast; the reference must compute in the same precision, or they would differ at the start.
-        with self.reference.of(model) as reference, self.accelerator.autocast():
-            reference_N_V, _ = shifted(reference(**model_inputs).logits, inputs["labels"], IGNORED)
-        tokens = num_items_in_batch if num_items_in_batch is not None else max(targets_N.numel(), 1)
-        loss, kl = masked_loss(logits_N_V, targets_N, reference_N_V, self.kl_beta, tokens)
+        with reference.of(model) as start, self.accelerator.autocast():
+            reference_N_V, _ = shifted(start(**model_inputs).logits, inputs["labels"], IGNORED)
+        trained = trained if trained is not None else max(targets_N.numel(), 1)
+        loss, kl = masked_loss(logits_N_V, targets_N, reference_N_V, self.kl_beta, trained)
         self._metrics["train"]["kl"].append(float(kl) * self.current_gradient_accumulation_steps)
         accuracy = (logits_N_V.argmax(dim=-1) == targets_N).float().mean()
         self._metrics["train"]["mean_token_accuracy"].append(float(accuracy))
@@ -54,7 +62,6 @@ def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokeni
         **trainer_arguments(run, recipe, staging, recipe.batch_size, micro),
         logging_steps=max(1, recipe.steps // LOGGED_POINTS),
         max_length=None,
-        packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )
@@ -63,6 +70,7 @@ def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokeni
         args=arguments,
         train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
         processing_class=loaded.tokenizer,
+        data_collator=PackingCollator(loaded.tokenizer.pad_token_id, recipe.max_tokens) if recipe.packing else None,
     )
     lengths = [len(ids) for ids in rows.input_ids]
     trainer.order = batch_order(lengths, recipe.batch_size, recipe.steps, run.seed)

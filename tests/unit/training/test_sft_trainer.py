@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from shared.contracts.recipe import LoraRecipe, SftRecipe
 from tests.unit.training.trainers import points, sft_trainer
@@ -21,3 +22,23 @@ def test_the_kl_to_the_start_policy_is_exactly_zero_at_the_start(
     first, second = points(trainer)
     assert first["kl"] == 0.0
     assert second["kl"] > 0.0
+
+
+@pytest.mark.parametrize("kl_beta", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "change", [{"packing": True, "max_tokens": 32}, {"micro_batch_size": 1}, {"packing": True, "micro_batch_size": 4}]
+)
+def test_packing_and_micro_batches_change_neither_loss_nor_step(
+    tiny_directory: Path, tmp_path: Path, kl_beta: float, change: dict[str, object]
+) -> None:
+    plain = sft_trainer(tiny_directory, SftRecipe.model_validate({**QUICK, "kl_beta": kl_beta}), tmp_path)
+    other = sft_trainer(tiny_directory, SftRecipe.model_validate({**QUICK, "kl_beta": kl_beta, **change}), tmp_path)
+    for trainer in (plain, other):
+        trainer.train()
+    for expected, found in zip(points(plain), points(other), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert found["grad_norm"] == pytest.approx(expected["grad_norm"], abs=1e-4)
+        assert found.get("kl") == pytest.approx(expected.get("kl"), abs=1e-5)
+    assert other.attempt.tokens == plain.attempt.tokens
+    for before, after in zip(plain.model.parameters(), other.model.parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-4)
