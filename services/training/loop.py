@@ -72,7 +72,7 @@ def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, r
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_nan_inf_filter": False,

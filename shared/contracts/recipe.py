@@ -199,6 +199,9 @@ class SftRecipe(Contract):
         default=False, description="trajectories share rows of up to max_tokens, and see nothing of each other"
     )
     bf16: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="activations are computed again: less memory, more time"
+    )
     checkpoint_every_steps: int = Field(default=50, ge=1)
 
 
@@ -265,6 +268,9 @@ class RlRecipe(Contract):
     weights: QuestionWeights = QuestionWeights()
     checkpoint_every_steps: int = Field(default=10, ge=1)
     bf16: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="activations are computed again: less memory, more time"
+    )
     stall_timeout_s: float = Field(
         default=900.0, gt=0, description="no batch for so long fails the run with `no_progress`"
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from services.training.policies import load
-from shared.contracts.recipe import LoraRecipe, RatioUnit, RlRecipe
+from shared.contracts.recipe import LoraRecipe, RatioUnit, RewardLevel, RlRecipe
 from tests.unit.training.test_rl_batches import group, response
 from tests.unit.training.trainers import points, rl_trainer, sampled_by, start_at
 
@@ -41,3 +41,24 @@ def test_dropout_is_off_so_that_ratios_begin_at_one(tiny_directory: Path, tmp_pa
     assert first["ratio_std"] == pytest.approx(0.0, abs=1e-4)
     assert first["engine_logprob_gap"] == pytest.approx(0.0, abs=1e-5)
     assert second["ratio_std"] > 1e-3
+
+
+@pytest.mark.parametrize("change", [{"micro_batch_size": 1}, {"micro_batch_size": 4}, {"gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    ("level", "lora"), [(RewardLevel.OUTCOME, None), (RewardLevel.PROCESS, LoraRecipe(rank=4, alpha=8))]
+)
+def test_how_a_step_is_computed_changes_neither_its_loss_nor_its_gradient(
+    tiny_directory: Path, tmp_path: Path, level: RewardLevel, lora: LoraRecipe | None, change: dict[str, object]
+) -> None:
+    trainers = []
+    for options in ({}, change):
+        recipe = RlRecipe.model_validate({**QUICK, "lora": lora, "level": level, **options})
+        loaded = load(start_at(tiny_directory), lora, bf16=False, kl=True, seed=0)
+        trainers.append(rl_trainer(loaded, recipe, sampled_by(loaded.model, GROUPS), tmp_path))
+        trainers[-1].train()
+    assert trainers[1].model.is_gradient_checkpointing is ("gradient_checkpointing" in change)
+    for expected, found in zip(points(trainers[0]), points(trainers[1]), strict=True):
+        for name in ("loss", "grad_norm", "kl", "ratio_mean", "ratio_max", "ratio_std", "negative_logprob_mean"):
+            assert found[name] == pytest.approx(expected[name], abs=1e-4)
+    for before, after in zip(trainers[0].model.parameters(), trainers[1].model.parameters(), strict=True):
+        assert torch.allclose(before, after, atol=1e-4)

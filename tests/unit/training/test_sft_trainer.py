@@ -24,21 +24,29 @@ def test_the_kl_to_the_start_policy_is_exactly_zero_at_the_start(
     assert second["kl"] > 0.0
 
 
-@pytest.mark.parametrize("kl_beta", [0.0, 0.1])
+@pytest.mark.parametrize(("kl_beta", "lora"), [(0.0, None), (0.1, None), (0.1, LoraRecipe(rank=4, alpha=8))])
 @pytest.mark.parametrize(
-    "change", [{"packing": True, "max_tokens": 32}, {"micro_batch_size": 1}, {"packing": True, "micro_batch_size": 4}]
+    "change",
+    [
+        {"packing": True, "max_tokens": 32},
+        {"micro_batch_size": 1},
+        {"packing": True, "micro_batch_size": 4},
+        {"gradient_checkpointing": True},
+    ],
 )
-def test_packing_and_micro_batches_change_neither_loss_nor_step(
-    tiny_directory: Path, tmp_path: Path, kl_beta: float, change: dict[str, object]
+def test_how_a_step_is_computed_changes_neither_its_loss_nor_its_gradient(
+    tiny_directory: Path, tmp_path: Path, kl_beta: float, lora: LoraRecipe | None, change: dict[str, object]
 ) -> None:
-    plain = sft_trainer(tiny_directory, SftRecipe.model_validate({**QUICK, "kl_beta": kl_beta}), tmp_path)
-    other = sft_trainer(tiny_directory, SftRecipe.model_validate({**QUICK, "kl_beta": kl_beta, **change}), tmp_path)
+    options = {**QUICK, "kl_beta": kl_beta, "lora": lora}
+    plain = sft_trainer(tiny_directory, SftRecipe.model_validate(options), tmp_path)
+    other = sft_trainer(tiny_directory, SftRecipe.model_validate({**options, **change}), tmp_path)
     for trainer in (plain, other):
         trainer.train()
     for expected, found in zip(points(plain), points(other), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], abs=1e-4)
         assert found.get("kl") == pytest.approx(expected.get("kl"), abs=1e-5)
+    assert other.model.is_gradient_checkpointing is ("gradient_checkpointing" in change)
     assert other.attempt.tokens == plain.attempt.tokens
     for before, after in zip(plain.model.parameters(), other.model.parameters(), strict=True):
         assert torch.allclose(before, after, atol=1e-4)
