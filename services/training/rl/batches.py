@@ -5,7 +5,6 @@ Left out of baseline and loss: unscored responses, responses without tokens, and
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 
 from services.training.rl.actions import UNTRAINED, cut_actions, ratio_unit, token_segments
 from services.training.rl.advantages import (
@@ -16,8 +15,8 @@ from services.training.rl.advantages import (
     has_variance,
     leave_one_out,
 )
-from services.training.rl.rewards import action_rewards, outcome_reward, verification_rewards
-from shared.contracts.generation import FinishReason
+from services.training.rl.metrics import batch_metrics
+from services.training.rl.rewards import action_rewards, outcome_reward
 from shared.contracts.recipe import AdvantageEstimator, RewardLevel, RlRecipe
 from shared.contracts.verdicts import Verdict
 from shared.packed import PackedGroup, PackedResponse, float32s, int32s
@@ -73,7 +72,13 @@ def plan_batch(
     drafts = [_draft(scored, of_units, recipe) for scored, of_units in zip(responses, advantages, strict=True)]
     rows = [draft for draft in drafts if any(draft.weights)]
     rows = [_weighted(row, len(rows)) for row in rows]
-    return Plan(rows, _metrics(groups, scored_groups, len(trained), rows, policy_version))
+    rewards = [reward for group in scored_groups for scored in group for reward in scored.rewards]
+    telling = [value for row in rows for value, weight in zip(row.advantages, row.weights, strict=True) if weight]
+    counts = {
+        "zero_variance_rate": 1.0 - len(trained) / max(len(groups), 1),
+        "rows_trained": float(len(rows)),
+    }
+    return Plan(rows, batch_metrics(groups, rewards, telling, policy_version) | counts)
 
 
 def _scored(group: PackedGroup, level: RewardLevel, policy_version: int) -> list[_Scored]:
@@ -124,35 +129,3 @@ def _draft(scored: _Scored, advantages: Sequence[Reward], recipe: RlRecipe) -> R
 def _weighted(row: Row, rows: int) -> Row:
     share = 1.0 / (rows * sum(row.weights))
     return replace(row, weights=[weight * share for weight in row.weights])
-
-
-def _metrics(
-    groups: Sequence[PackedGroup],
-    scored_groups: Sequence[Sequence[_Scored]],
-    trained_groups: int,
-    rows: Sequence[Row],
-    policy_version: int,
-) -> dict[str, float]:
-    responses = [response for group in groups for response in group.responses]
-    verdicts = [response.verdict for response in responses]
-    outcomes = [reward for verdict in verdicts if (reward := outcome_reward(verdict)) is not None]
-    staleness = [policy_version - group.policy_version for group in groups]
-    verifications = verification_rewards(verdicts)
-    values: dict[str, Sequence[float]] = {
-        "reward_mean": [
-            reward for group in scored_groups for item in group for reward in item.rewards if reward is not None
-        ],
-        "accuracy": [float(reward > 0) for reward in outcomes],
-        "verification_accuracy": [float(reward > 0) for reward in verifications],
-        "unparsed_rate": [float(verdict.unparsed is not None) for verdict in verdicts],
-        "unscored_rate": [float(outcome_reward(verdict) is None) for verdict in verdicts],
-        "truncated_rate": [float(response.finish_reason is FinishReason.LENGTH) for response in responses],
-        "response_tokens": [float(response.tokens) for response in responses],
-        "staleness_mean": [float(versions) for versions in staleness],
-    }
-    means = {name: fmean(items) for name, items in values.items() if items}
-    return means | {
-        "zero_variance_rate": 1.0 - trained_groups / max(len(groups), 1),
-        "staleness_max": float(max(staleness, default=0)),
-        "rows_trained": float(len(rows)),
-    }

@@ -211,6 +211,31 @@ def test_weights_of_a_batch_sum_to_one_and_every_trained_token_has_an_action(rew
     assert not rows or sum(weight for row in rows for weight in row.weights) == pytest.approx(1.0)
 
 
+def test_spreads_and_rounds_by_hand() -> None:
+    """Outcomes 1, -1, -1, -1: mean -1/2, deviation sqrt(3)/2. Leave-one-out 2 and three times -2/3: deviation 2/sqrt(3).
+
+    Segments 2, 4, 1, 1, of which every second is a check: 1, 2, 1, 1 attempts. An unscored response and a group of equal rewards are in
+    no advantage; the latter's rewards count.
+    """
+    mixed = [response(1.0, [1.0, 1.0]), response(-1.0, [-1.0] * 4), response(-1.0, [-1.0]), response(-1.0, [-1.0])]
+    metrics = plan([group(*mixed, response(None, [None] * 4))]).metrics
+    assert metrics["reward_mean"] == -0.5
+    assert metrics["reward_std"] == pytest.approx(3**0.5 / 2)
+    assert metrics["advantage_std"] == pytest.approx(2 / 3**0.5)
+    assert metrics["rounds_mean"] == 1.25
+    equal = plan([group(*mixed), group(response(1.0, [1.0]), response(1.0, [1.0]))]).metrics
+    assert equal["advantage_std"] == metrics["advantage_std"]
+    assert equal["reward_mean"] == 0.0
+    nothing = plan([group(response(1.0), response(1.0))]).metrics
+    assert nothing["reward_std"] == 0.0
+    assert "advantage_std" not in nothing
+
+
+def test_an_advantage_of_zero_is_not_in_the_spread() -> None:
+    metrics = plan([group(response(1.0, [1.0, 1.0]), response(-1.0, [-1.0, 1.0]))], RewardLevel.PROCESS).metrics
+    assert metrics["advantage_std"] == 1.0, "of 1 and -1; the checks have 0"
+
+
 def test_staleness_is_a_difference_of_versions() -> None:
     metrics = plan([group(response(1.0), version=3), group(response(1.0), version=5)]).metrics
     assert (metrics["staleness_mean"], metrics["staleness_max"]) == (1.0, 2.0)
