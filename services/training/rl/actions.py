@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from services.training.rl.advantages import Reward
 from shared.contracts.recipe import RatioUnit, RewardLevel, RlRecipe
-from shared.contracts.verdicts import SegmentKind
-from shared.packed import PackedResponse, int32s
+from shared.contracts.verdicts import ScoredSegment, SegmentKind
 from shared.trajectories import segments as trajectories
 
 UNTRAINED = -1
@@ -19,9 +18,11 @@ def ratio_unit(recipe: RlRecipe) -> RatioUnit:
     return recipe.ratio or (RatioUnit.RESPONSE if recipe.level is RewardLevel.OUTCOME else RatioUnit.ACTION)
 
 
-def token_segments(response: PackedResponse) -> list[int]:
-    """The segment of each response token, UNTRAINED in one that a tool wrote. The end token is the last segment's."""
-    token_ends, scored_segments = int32s(response.token_ends).tolist(), response.verdict.segments
+def token_segments(token_ends: Sequence[int], scored_segments: Sequence[ScoredSegment]) -> list[int]:
+    """The segment of each response token, UNTRAINED in one that a tool wrote. The end token is the last segment's.
+
+    `token_ends` has the character offset after each token; a response without segments is one.
+    """
     if not scored_segments:
         return [0] * len(token_ends)
     segments = [

@@ -4,102 +4,75 @@ Left out of baseline and loss: unscored responses, responses without tokens, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from services.training.rl.actions import UNTRAINED, cut_actions, ratio_unit, token_segments
-from services.training.rl.advantages import (
-    BatchBaseline,
-    Reward,
-    RunningBaseline,
-    group_relative,
-    has_variance,
-    leave_one_out,
-)
+from services.training.rl.actions import token_segments
+from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance
 from services.training.rl.metrics import batch_metrics
 from services.training.rl.rewards import action_rewards, outcome_reward
-from shared.contracts.recipe import AdvantageEstimator, RewardLevel, RlRecipe
+from services.training.rl.rows import Plan, Sampled, outcome_advantages, weighted_rows
+from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.verdicts import Verdict
 from shared.packed import PackedGroup, PackedResponse, float32s, int32s
-
-
-@dataclass(frozen=True)
-class Row:
-    """One response to train on.
-
-    `actions` has one entry per response token: its action, or UNTRAINED. `advantages` and `weights` have one per
-    action; the weights of a batch sum to 1 (S2R: mean over responses of the mean over a response's actions). `staleness`:
-    versions between the policy that sampled it and the trainer's newest.
-    """
-
-    prompt_ids: list[int]
-    token_ids: list[int]
-    old_logprobs: list[float]
-    actions: list[int]
-    advantages: list[float]
-    weights: list[float]
-    staleness: int
-
-
-@dataclass
-class Plan:
-    """What one step trains on, and what was left out and why."""
-
-    rows: list[Row] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Scored:
     """A scored response with tokens, and what it earned: one reward (outcome level) or one per segment."""
 
-    prompt_ids: list[int]
-    response: PackedResponse
+    sampled: Sampled
     rewards: tuple[Reward, ...]
-    staleness: int
 
 
 def plan_batch(
-    groups: Sequence[PackedGroup], recipe: RlRecipe, baseline: BatchBaseline | RunningBaseline, policy_version: int
+    groups: Sequence[PackedGroup],
+    recipe: RlRecipe,
+    baseline: BatchBaseline | RunningBaseline,
+    policy_version: int,
+    *,
+    is_as_published: bool,
 ) -> Plan:
-    """Rows and metrics of a leased batch. `policy_version` is the trainer's newest, for the staleness metrics."""
-    scored_groups = [_scored(group, recipe.level, policy_version) for group in groups]
+    """Rows and metrics of a leased batch.
+
+    `policy_version` is the trainer's newest, for the staleness metrics; `is_as_published`: the trainer has its very weights still.
+    """
+    fresh_version = policy_version if is_as_published else None
+    scored_groups = [_scored(group, recipe.level, fresh_version) for group in groups]
     trained = [group for group in scored_groups if has_variance([scored.rewards for scored in group])]
     if recipe.level is RewardLevel.OUTCOME:
-        advantages = [[advantage] for group in trained for advantage in _group_advantages(group, recipe)]
+        advantages = [item for group in trained for item in outcome_advantages([*map(_outcome, group)], recipe)]
     else:
         advantages = baseline.advantages([scored.rewards for group in trained for scored in group])
-    responses = [scored for group in trained for scored in group]
-    drafts = [_draft(scored, of_units, recipe) for scored, of_units in zip(responses, advantages, strict=True)]
-    rows = [draft for draft in drafts if any(draft.weights)]
-    rows = [_weighted(row, len(rows)) for row in rows]
+    plan = Plan(weighted_rows([scored.sampled for group in trained for scored in group], advantages, recipe))
     rewards = [reward for group in scored_groups for scored in group for reward in scored.rewards]
-    telling = [value for row in rows for value, weight in zip(row.advantages, row.weights, strict=True) if weight]
-    counts = {
+    plan.metrics = batch_metrics(groups, rewards, plan.telling_advantages(), policy_version) | {
         "zero_variance_rate": 1.0 - len(trained) / max(len(groups), 1),
-        "rows_trained": float(len(rows)),
+        "rows_trained": float(len(plan.rows)),
     }
-    return Plan(rows, batch_metrics(groups, rewards, telling, policy_version) | counts)
+    return plan
 
 
-def _scored(group: PackedGroup, level: RewardLevel, policy_version: int) -> list[_Scored]:
-    staleness = policy_version - group.policy_version
-    prompt_ids = int32s(group.prompt_token_ids).tolist()
+def _scored(group: PackedGroup, level: RewardLevel, fresh_version: int | None) -> list[_Scored]:
+    prompt_ids, is_fresh = int32s(group.prompt_token_ids).tolist(), group.policy_version == fresh_version
     return [
-        _Scored(prompt_ids, response, _rewards(response.verdict, level), staleness)
+        _Scored(_sampled(prompt_ids, response, is_fresh=is_fresh), _rewards(response.verdict, level))
         for response in group.responses
         if prompt_ids and response.token_ids and outcome_reward(response.verdict) is not None
     ]
 
 
+def _sampled(prompt_ids: list[int], response: PackedResponse, *, is_fresh: bool) -> Sampled:
+    return Sampled(
+        prompt_ids,
+        int32s(response.token_ids).tolist(),
+        float32s(response.logprobs).tolist(),
+        token_segments(int32s(response.token_ends).tolist(), response.verdict.segments),
+        is_fresh,
+    )
+
+
 def _rewards(verdict: Verdict, level: RewardLevel) -> tuple[Reward, ...]:
     return (outcome_reward(verdict),) if level is RewardLevel.OUTCOME else tuple(action_rewards(verdict))
-
-
-def _group_advantages(group: Sequence[_Scored], recipe: RlRecipe) -> list[Reward]:
-    rewards_G = [_outcome(scored) for scored in group]
-    if recipe.advantage is AdvantageEstimator.GRPO:
-        return [*group_relative(rewards_G, standardise=recipe.standardise)]
-    return [*leave_one_out(rewards_G)]
 
 
 def _outcome(scored: _Scored) -> float:
@@ -107,25 +80,3 @@ def _outcome(scored: _Scored) -> float:
     if reward is None:
         raise ValueError("an unscored response has no place in a baseline")
     return reward
-
-
-def _draft(scored: _Scored, advantages: Sequence[Reward], recipe: RlRecipe) -> Row:
-    """A row whose weights are 1 for the actions that are trained on: those with an advantage and a token."""
-    segments_T = token_segments(scored.response)
-    actions, advantages_A = cut_actions(segments_T, advantages, recipe.level, ratio_unit(recipe))
-    present = set(actions)
-    is_trained = [advantage is not None and index in present for index, advantage in enumerate(advantages_A)]
-    return Row(
-        scored.prompt_ids,
-        int32s(scored.response.token_ids).tolist(),
-        float32s(scored.response.logprobs).tolist(),
-        [action if action != UNTRAINED and is_trained[action] else UNTRAINED for action in actions],
-        [advantage or 0.0 for advantage in advantages_A],
-        [float(trained) for trained in is_trained],
-        scored.staleness,
-    )
-
-
-def _weighted(row: Row, rows: int) -> Row:
-    share = 1.0 / (rows * sum(row.weights))
-    return replace(row, weights=[weight * share for weight in row.weights])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from services.training.rl.actions import UNTRAINED
-from services.training.rl.batches import Row
+from services.training.rl.rows import Row
 
 
 def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict[str, Tensor]:
@@ -15,7 +15,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
     The number of rows is rounded up to a multiple of `micro_batches` with rows that contribute nothing.
     """
     missing = -len(rows) % micro_batches if rows else micro_batches
-    blank = Row([pad_token_id], [pad_token_id], [0.0], [UNTRAINED], [0.0], [0.0], 0)
+    blank = Row([pad_token_id], [pad_token_id], [0.0], [UNTRAINED], [0.0], [0.0], is_fresh=False)
     padded = [*rows, *[blank] * missing]
     return {
         "input_ids_B_T": _pad([row.prompt_ids + row.token_ids for row in padded], pad_token_id, torch.long),
@@ -26,7 +26,7 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
         ),
         "advantages_B_A": _pad([row.advantages for row in padded], 0.0, torch.float32),
         "weights_B_A": _pad([row.weights for row in padded], 0.0, torch.float32),
-        "staleness_B": torch.tensor([row.staleness for row in padded]),
+        "is_fresh_B": torch.tensor([row.is_fresh for row in padded]),
     }
 
 

@@ -20,6 +20,7 @@ from services.training.rl.advantages import BatchBaseline, RunningBaseline
 from services.training.rl.batches import plan_batch
 from services.training.rl.losses import clip_range, clipped_surrogate, kl_advantages
 from services.training.rl.ratios import log_ratios
+from services.training.rl.rows import Plan
 from services.training.rl.source import BatchSource
 from services.training.rl.statistics import LogProbs, Statistics, statistics, step_metrics
 from services.training.rl.tensors import by_length, pad_rows, trim
@@ -30,9 +31,10 @@ from shared.contracts.runs import RunIn
 
 
 class RolloutTrainer(RunTrainer, GRPOTrainer):
-    """One optimiser step a leased batch."""
+    """One optimiser step a plan: of a leased batch, unless `plan_step` says another way."""
 
     recipe: RlRecipe
+    plan_step: Callable[[int], Plan]
     source: BatchSource
     baseline: BatchBaseline | RunningBaseline
     reference: Reference | None
@@ -56,15 +58,25 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
         """The batch of this step as tensors; called once a step, before its first micro-batch."""
-        batch, waited_s = self.source.next_batch(self.state.global_step)
-        plan = plan_batch(batch.groups, self.recipe, self.baseline, self.source.policy_version)
-        for name, value in (plan.metrics | {"wait_s": waited_s, "dropped_stale": float(batch.dropped_stale)}).items():
+        plan = self.plan_step(self.state.global_step)
+        for name, value in plan.metrics.items():
             self._metrics["train"][name].append(value)
         self._statistics, self._is_empty = [], not plan.rows
         tensors = pad_rows(plan.rows, self._tokenizer.pad_token_id, self.args.gradient_accumulation_steps)
         self.attempt.tokens += int(tensors["attention_mask_B_T"].sum())
-        self._remember()
         return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+
+    def plan_lease(self, step: int) -> Plan:
+        """The step's rows out of a leased batch; a checkpoint after this step has to know the lease and the baseline."""
+        batch, waited_s = self.source.next_batch(step)
+        version, is_as_published = self.source.policy_version, step % self.recipe.publish_every_steps == 0
+        plan = plan_batch(batch.groups, self.recipe, self.baseline, version, is_as_published=is_as_published)
+        plan.metrics |= {"wait_s": waited_s, "dropped_stale": float(batch.dropped_stale)}
+        state = self.attempt.state
+        state["unacknowledged"] = [[str(batch_id), of_step] for batch_id, of_step in self.source.unacknowledged]
+        if isinstance(self.baseline, RunningBaseline):
+            state["baseline"] = self.baseline.dump()
+        return plan
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
         """The next micro-batch. TRL shuffles a step's rows before it cuts them; here rows of like length go together."""
@@ -96,9 +108,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
             is_length_normalised=self.recipe.ratio is RatioUnit.SEQUENCE,
         )
         surrogate = clipped_surrogate(log_ratios_B_A, advantages_B_A, weights_B_A, clip_range(self.recipe))
-        # The weights are the published ones as long as no step was taken since.
-        is_as_published = self.state.global_step % self.recipe.publish_every_steps == 0
-        is_fresh_B = (batch["staleness_B"] == 0) & is_as_published
+        is_fresh_B = batch["is_fresh_B"]
         self._statistics.append(statistics(surrogate, weights_B_A, logprobs, actions_B_T, is_fresh_B))
         return surrogate.loss
 
@@ -135,13 +145,6 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
             )
         logprobs_B_T: Tensor = output.log_probs.float()
         return logprobs_B_T
-
-    def _remember(self) -> None:
-        """What a checkpoint after this step has to know beside weights and optimiser."""
-        state = self.attempt.state
-        state["unacknowledged"] = [[str(batch_id), step] for batch_id, step in self.source.unacknowledged]
-        if isinstance(self.baseline, RunningBaseline):
-            state["baseline"] = self.baseline.dump()
 
 
 def _rewards_come_with_the_batch(**_: Any) -> list[float]:
@@ -180,5 +183,5 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
     for module in trainer.model.modules():
         if getattr(module, "attention_dropout", 0.0):
             module.attention_dropout = 0.0
-    trainer.recipe, trainer.reference = recipe, loaded.reference
+    trainer.recipe, trainer.reference, trainer.plan_step = recipe, loaded.reference, trainer.plan_lease
     return trainer

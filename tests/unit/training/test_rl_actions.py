@@ -1,6 +1,5 @@
 """Which tokens share a ratio: by response, by segment, by token; what a tool wrote by none."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from services.training.rl.actions import UNTRAINED, cut_actions, ratio_unit, token_segments
 from shared.contracts.recipe import RatioUnit, RewardLevel, RlRecipe
 from shared.contracts.verdicts import ScoredSegment, SegmentKind
-from tests.unit.training.test_rl_batches import response
 
 OUTCOME, PROCESS = RewardLevel
 RESPONSE, ACTION, TOKEN, SEQUENCE = RatioUnit
@@ -28,9 +26,7 @@ def test_tool_output_is_in_no_action() -> None:
         ScoredSegment(kind=SegmentKind.OBSERVE, start=2, end=4),
         ScoredSegment(kind=SegmentKind.SOLVE, start=4, end=6, reward=1.0),
     )
-    base = response(1.0, [1.0, 1.0, 1.0])
-    tool = replace(base, judgement=base.verdict.model_copy(update={"segments": segments}))
-    found = token_segments(tool)
+    found = token_segments([1, 2, 3, 4, 5, 6, 6], segments)
     assert found == [0, 0, UNTRAINED, UNTRAINED, 2, 2, 2]
     assert cut_actions(found, [1.0], OUTCOME, RESPONSE) == ([0, 0, UNTRAINED, UNTRAINED, 0, 0, 0], [1.0])
     assert cut_actions(found, [1.0], OUTCOME, ACTION) == (found, [1.0, 1.0, 1.0])

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from services.training.rl.actions import UNTRAINED
 from services.training.rl.advantages import BatchBaseline
-from services.training.rl.batches import Plan, Row, plan_batch
+from services.training.rl.batches import plan_batch
 from services.training.rl.rewards import action_rewards
+from services.training.rl.rows import Plan, Row
 from services.training.rl.tensors import by_length, pad_rows, trim
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason
@@ -76,7 +77,7 @@ def group(*responses: PackedResponse, version: int = 3) -> PackedGroup:
 
 
 def plan(groups: Sequence[PackedGroup], level: RewardLevel = RewardLevel.OUTCOME, **recipe: Any) -> Plan:
-    return plan_batch(groups, RlRecipe(level=level, **recipe), BatchBaseline(), policy_version=5)
+    return plan_batch(groups, RlRecipe(level=level, **recipe), BatchBaseline(), 5, is_as_published=True)
 
 
 COMBINATIONS: list[dict[str, Any]] = [
@@ -241,6 +242,14 @@ def test_staleness_is_a_difference_of_versions() -> None:
     assert (metrics["staleness_mean"], metrics["staleness_max"]) == (1.0, 2.0)
 
 
+def test_a_response_is_fresh_when_the_weights_in_training_have_sampled_it() -> None:
+    groups = [group(response(1.0), response(-1.0), version=version) for version in (4, 5)]
+    assert [row.is_fresh for row in plan(groups).rows] == [False, False, True, True]
+    trained_since = plan_batch(groups, RlRecipe(), BatchBaseline(), 5, is_as_published=False)
+    assert not any(row.is_fresh for row in trained_since.rows)
+    assert pad_rows(plan(groups).rows, 0, 3)["is_fresh_B"].tolist() == [False, False, True, True, False, False]
+
+
 def test_padding_adds_rows_that_contribute_nothing_and_aligns_every_column() -> None:
     rows = plan([group(response(1.0), response(-1.0), response(-1.0, [-1.0, -1.0]))]).rows
     batch = pad_rows(rows, pad_token_id=0, micro_batches=2)
@@ -260,7 +269,7 @@ def test_micro_batches_by_length_hold_the_same_rows_the_longest_first(
     lengths: list[int], micro_batches: int, random: Random
 ) -> None:
     rows = [
-        Row([1], [number + 2] * length, [0.0] * length, [0] * length, [1.0], [1 / len(lengths)], 0)
+        Row([1], [number + 2] * length, [0.0] * length, [0] * length, [1.0], [1 / len(lengths)], is_fresh=False)
         for number, length in enumerate(lengths)
     ]
     whole = pad_rows(rows, 0, micro_batches)
