@@ -20,7 +20,8 @@ class RunMethod(StrEnum):
 class RunIn(Contract):
     """A training job; idempotent by (campaign_id, key).
 
-    `start_policy_id`: the policy to start from, also the KL reference. `snapshot_id` for SFT, `order_id` (standing) for RL.
+    `start_policy_id`: the policy to start from, also the KL reference. `snapshot_id` for SFT. For RL `order_id`
+    (standing), or without one `snapshot_id` of recipe `offline-rl`.
     `publish_name`: name of the resulting policy; `first_version`: version number of the first policy that it publishes
     (an RL run's intermediate versions count up from there).
     """
@@ -41,8 +42,8 @@ class RunIn(Contract):
     def _complete(self) -> "RunIn":
         if self.method is RunMethod.SFT and (self.snapshot_id is None or self.sft is None):
             raise ValueError("an sft run needs 'snapshot_id' and 'sft'")
-        if self.method is RunMethod.RL and (self.order_id is None or self.rl is None):
-            raise ValueError("an rl run needs 'order_id' and 'rl'")
+        if self.method is RunMethod.RL and (self.rl is None or (self.order_id is None and self.snapshot_id is None)):
+            raise ValueError("an rl run needs 'rl' and an 'order_id', or the 'snapshot_id' of recipe offline-rl")
         return self
 
 

@@ -1,4 +1,4 @@
-"""An RL run from standing order to trained model, publishing a new version every few steps."""
+"""An RL run from standing order to trained model, publishing a new version every few steps; or from a snapshot, offline."""
 
 from typing import Any
 from uuid import UUID
@@ -7,17 +7,22 @@ from services.training.failures import RunError
 from services.training.loop import Attempt
 from services.training.policies import Publisher, load
 from services.training.rl.advantages import BatchBaseline, RunningBaseline
+from services.training.rl.offline import COLUMNS, offline_groups
 from services.training.rl.source import BatchSource
 from services.training.rl.trainer import RolloutTrainer, make_rl_trainer
+from services.training.snapshots import bad_snapshot, read_snapshot, read_table
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.runs import RunFailure, RunIn
+from shared.contracts.snapshots import SnapshotRecipe
 
 
 def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
-    """Train on the run's order; returns the model. Raises: RunError `no_progress`, `bad_model`, `not_a_number`."""
+    """Train on the run's order, or on its snapshot; returns the model. Raises: RunError `no_progress`, `bad_model`, `not_a_number`."""
     run, recipe = attempt.run, attempt.run.rl
-    if recipe is None or run.order_id is None:
-        raise RunError(RunFailure.CRASHED, "The run has no order or no recipe.")
+    if run.order_id is None:
+        return train_offline(attempt)
+    if recipe is None:
+        raise RunError(RunFailure.CRASHED, "The run has no recipe.")
     loaded = load(attempt.start, recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=run.seed)
     trainer = make_rl_trainer(run, recipe, loaded, attempt.store.staging)
     trainer.source = BatchSource(attempt.lease, run.order_id, recipe, attempt.start.policy.version)
@@ -37,6 +42,28 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
         publish_if_due(attempt, publisher, trainer, step)
 
     trainer.checkpointed, trainer.resumed = checkpointed, resumed
+    trainer.follow(attempt, recipe.checkpoint_every_steps)
+    trainer.train_to_the_end()
+    return trainer.model
+
+
+def train_offline(attempt: Attempt) -> Any:
+    """Train on the run's snapshot. Raises: RunError `bad_snapshot`, `no_row_fits`, `bad_model`, `not_a_number`."""
+    run, recipe = attempt.run, attempt.run.rl
+    if recipe is None:
+        raise RunError(RunFailure.CRASHED, "The run has no recipe.")
+    snapshot = read_snapshot(attempt)
+    if snapshot.recipe is not SnapshotRecipe.OFFLINE_RL:
+        raise bad_snapshot(
+            snapshot, f"is of recipe '{snapshot.recipe}'; RL trains on one of '{SnapshotRecipe.OFFLINE_RL}'"
+        )
+    loaded = load(attempt.start, recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=run.seed)
+    groups = offline_groups(read_table(snapshot, COLUMNS), recipe, run.seed, run.start_policy_id)
+    rows = sum(len(numbers) for numbers in groups.groups)
+    left_out = groups.table.num_rows - rows
+    attempt.lease.log(0, {"groups": float(len(groups.groups)), "rows": float(rows), "rows_no_tokens": float(left_out)})
+    trainer = make_rl_trainer(run, recipe, loaded, attempt.store.staging)
+    trainer.plan_step = groups.plan
     trainer.follow(attempt, recipe.checkpoint_every_steps)
     trainer.train_to_the_end()
     return trainer.model
@@ -62,7 +89,9 @@ def newest_version(run: RunIn, recipe: RlRecipe, step: int, start_version: int) 
 
 
 def final_version(run: RunIn) -> int:
-    """The version of the policy that an RL run ends with: one more than its last intermediate one."""
+    """The version of the policy that an RL run ends with: one more than its last intermediate one, if it has any."""
     if run.rl is None:
         raise ValueError("not an rl run")
+    if run.order_id is None:
+        return run.first_version
     return run.first_version + (run.rl.steps - 1) // run.rl.publish_every_steps

@@ -46,7 +46,8 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
 
     def checkpoint_is_due(self, step: int) -> bool:
         """A version is published from a checkpoint, so that a published version is never trained again differently."""
-        return super().checkpoint_is_due(step) or step % self.recipe.publish_every_steps == 0
+        is_published = self.attempt.run.order_id is not None and step % self.recipe.publish_every_steps == 0
+        return super().checkpoint_is_due(step) or is_published
 
     def after_checkpoint(self, step: int) -> None:
         """Acknowledge and publish."""
@@ -184,4 +185,5 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
         if getattr(module, "attention_dropout", 0.0):
             module.attention_dropout = 0.0
     trainer.recipe, trainer.reference, trainer.plan_step = recipe, loaded.reference, trainer.plan_lease
+    trainer.checkpointed = trainer.resumed = lambda _step: None
     return trainer

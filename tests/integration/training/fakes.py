@@ -69,7 +69,13 @@ class FakePeers:
         self.policies[registered.id] = registered
         return registered
 
-    def add_snapshot(self, campaign_id: UUID, directory: Path, rows: list[dict[str, Any]]) -> Snapshot:
+    def add_snapshot(
+        self,
+        campaign_id: UUID,
+        directory: Path,
+        rows: list[dict[str, Any]],
+        recipe: SnapshotRecipe = SnapshotRecipe.DISTILL,
+    ) -> Snapshot:
         """Write rows as a ready snapshot."""
         path = directory / f"{uuid4()}.parquet"
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -77,7 +83,7 @@ class FakePeers:
             id=uuid4(),
             campaign_id=campaign_id,
             key="teach",
-            recipe=SnapshotRecipe.DISTILL,
+            recipe=recipe,
             status=SnapshotStatus.READY,
             uri=str(path),
             content_hash=hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -17,13 +17,14 @@ from services.training.failures import RunError
 from services.training.lease import RunLease
 from services.training.settings import TrainingSettings
 from services.training.sft.rows import tokenise_prompt
-from shared.contracts.base import pack_float32, pack_int32
+from shared.contracts.base import pack_float32, pack_int32, unpack_float32, unpack_int32
 from shared.contracts.generation import FinishReason
 from shared.contracts.orders import Group, ResponseIn
 from shared.contracts.policies import PolicyKind
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 from shared.contracts.recipe import LoraRecipe, Optimizer, RatioUnit, RewardLevel, RlRecipe, SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
+from shared.contracts.snapshots import SnapshotRecipe
 from shared.contracts.verdicts import ScoredSegment, SegmentKind, Verdict, VerdictOutcome
 from shared.db import Database
 from shared.errors import HeadwaterError
@@ -262,6 +263,79 @@ async def test_rl_step_on_groups_of_equal_rewards_moves_no_weight(
     assert last is not None
     assert first.content_hash == last.content_hash
     assert first.content_hash != peers.policies[recipe.start_policy_id].content_hash
+
+
+def offline_rows(groups: list[Group]) -> list[dict[str, Any]]:
+    """The groups as the pool writes them into an `offline-rl` snapshot; every place of the one accuracy bin has a mean of 0."""
+    return [
+        {
+            "group_id": str(group.id),
+            "policy_id": str(group.policy_id),
+            "reward": 1.0 if response.verdict.outcome is VerdictOutcome.CORRECT else -1.0,
+            "segments": [
+                {
+                    "start": s.start,
+                    "end": s.end,
+                    "kind": s.kind.value,
+                    "trained": True,
+                    "reward": s.reward,
+                    "baseline": 0.0,
+                }
+                for s in response.verdict.segments
+            ],
+            "rounds": 1,
+            "prompt_token_ids": unpack_int32(group.prompt_token_ids),
+            "token_ids": unpack_int32(response.token_ids),
+            "logprobs": unpack_float32(response.logprobs),
+            "token_ends": unpack_int32(response.token_ends),
+        }
+        for group in groups
+        for response in group.responses
+    ]
+
+
+@pytest.mark.parametrize("level", list(RewardLevel))
+async def test_rl_run_from_a_snapshot_leases_nothing_and_publishes_one_policy(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+    level: RewardLevel,
+) -> None:
+    groups = await asyncio.to_thread(rollouts, tiny_model, 4, 4)
+    snapshot = peers.add_snapshot(campaign_id, tmp_path, offline_rows(groups), SnapshotRecipe.OFFLINE_RL)
+    source = {"order_id": None, "snapshot_id": snapshot.id}
+    online = rl_run(campaign_id, peers, tiny_model, level=level, lora=None, learning_rate=1e-2)
+    run = await create(database, RunIn.model_validate(online.model_dump() | source))
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert (done.state, done.step, done.policy_version) == (RunState.SUCCEEDED, 3, 7), done.message
+    assert (peers.requests, peers.acknowledged, peers.live) == ([], [], [])
+    assert [policy.name for policy in peers.policies.values()] == ["base", "rl"]
+    async with database.transaction() as session:
+        metrics = {metric.step: metric.values for metric in await service.list_metrics(session, run.id, -1, 10)}
+    assert metrics[0] == {"groups": 4.0, "rows": 16.0, "rows_no_tokens": 0.0}
+    assert metrics[1]["ratio_mean"] == pytest.approx(1.0, abs=1e-4)
+    assert metrics[1]["accuracy"] == 0.5
+    assert metrics[3]["kl"] > 0
+
+
+async def test_rl_run_from_a_snapshot_for_something_else_is_refused(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+) -> None:
+    snapshot = peers.add_snapshot(campaign_id, tmp_path, snapshot_rows(4))
+    source = {"order_id": None, "snapshot_id": snapshot.id}
+    run = await create(database, RunIn.model_validate(rl_run(campaign_id, peers, tiny_model).model_dump() | source))
+    with pytest.raises(RunError, match="is of recipe 'distill'; RL trains on one of 'offline-rl'") as failed:
+        await attempt(run, database, settings)
+    assert failed.value.failure is RunFailure.BAD_SNAPSHOT
 
 
 async def test_rl_run_without_rollouts_fails_with_no_progress(
