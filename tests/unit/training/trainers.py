@@ -59,11 +59,11 @@ def run_of(recipe: SftRecipe | RlRecipe) -> RunIn:
     )
 
 
-def sft_trainer(base_directory: Path, recipe: SftRecipe, directory: Path) -> MaskedSftTrainer:
-    """A trainer over ROWS that reports to nobody."""
+def sft_trainer(base_directory: Path, recipe: SftRecipe, directory: Path, rows: Tokenised = ROWS) -> MaskedSftTrainer:
+    """A trainer over these rows that reports to nobody."""
     loaded = load(start_at(base_directory), recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=0)
     run = run_of(recipe)
-    return alone(make_sft_trainer(run, recipe, loaded, ROWS, directory), run)
+    return alone(make_sft_trainer(run, recipe, loaded, rows, directory), run)
 
 
 def alone(trainer: T, run: RunIn) -> T:
