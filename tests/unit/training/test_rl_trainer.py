@@ -7,7 +7,7 @@ import torch
 
 from services.training.policies import load
 from shared.contracts.recipe import LoraRecipe, RatioUnit, RewardLevel, RlRecipe
-from tests.unit.training.test_rl_batches import group, response
+from tests.unit.training.test_rl_batches import COMBINATIONS, group, response
 from tests.unit.training.trainers import points, rl_trainer, sampled_by, start_at
 
 GROUPS = [
@@ -62,3 +62,18 @@ def test_how_a_step_is_computed_changes_neither_its_loss_nor_its_gradient(
             assert found[name] == pytest.approx(expected[name], abs=1e-4)
     for before, after in zip(trainers[0].model.parameters(), trainers[1].model.parameters(), strict=True):
         assert torch.allclose(before, after, atol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", COMBINATIONS)
+def test_groups_of_equal_rewards_move_no_weight_at_all(
+    tiny_directory: Path, tmp_path: Path, recipe: dict[str, object]
+) -> None:
+    equal = [group(response(1.0, [1.0, 1.0]), response(1.0, [1.0, 1.0]), version=5)] * 2
+    options = RlRecipe.model_validate({**QUICK, "weight_decay": 0.1, **recipe})
+    loaded = load(start_at(tiny_directory), None, bf16=False, kl=True, seed=0)
+    before = [parameter.detach().clone() for parameter in loaded.model.parameters()]
+    trainer = rl_trainer(loaded, options, sampled_by(loaded.model, equal), tmp_path)
+    trainer.train()
+    for parameter, start in zip(loaded.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, start)
+    assert [point["zero_variance_rate"] for point in points(trainer)] == [1.0, 1.0]
