@@ -57,12 +57,12 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
 
     torch.set_num_threads(settings.training_threads)
     transformers.utils.logging.disable_progress_bar()
-    run, tokens = lease.spec()
+    run = lease.spec()
     cache = Path(tempfile.gettempdir()) / "headwater-artifacts"
     artifacts_url = absolute(settings.artifacts_url)
     start = lease.wait(fetch_start(lease.peers, run.start_policy_id, cache))
-    store = CheckpointStore(artifacts_url, lease.run_id, cache)
-    attempt = Attempt(lease, settings, run, start, store, artifacts_url, tokens if store.latest() else 0)
+    store = CheckpointStore(artifacts_url, lease.run_id, lease.fence, cache)
+    attempt = Attempt(lease, settings, run, start, store, artifacts_url)
     publisher = Publisher(lease.peers, start, artifacts_url, run.campaign_id, lease.run_id)
     if run.method is RunMethod.SFT:
         model, version = train_sft(attempt), run.first_version

@@ -73,8 +73,8 @@ class RunLease:
         """Run a coroutine on the lease's loop and wait; it has deadlines of its own."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def spec(self) -> tuple[RunIn, int]:
-        """What to train, and the tokens that were trained on so far."""
+    def spec(self) -> RunIn:
+        """What to train."""
         return self.wait(self._spec())
 
     def report(self, step: int, tokens: int) -> None:
@@ -87,9 +87,12 @@ class RunLease:
         with self._lock:
             self._metrics.append(RunMetric(step=step, values=finite, at=datetime.now(UTC)))
 
-    def checkpoint_saved(self, step: int) -> None:
-        """A checkpoint of `step` is durable; then so are the logged points up to it."""
-        self.wait(self._record_checkpoint(step))
+    def commit_checkpoint(self, step: int, commit: Callable[[], None]) -> None:
+        """Put a checkpoint of `step` in place by `commit`, and record it; the logged points up to it are durable before.
+
+        Nobody can take the run over while `commit` works, and it is not called when somebody has. It may be called again.
+        """
+        self.wait(self._commit_checkpoint(step, commit))
 
     def succeed(self, policy_id: UUID, policy_version: int) -> None:
         """The run is over: last metrics, progress and policy are written."""
@@ -118,9 +121,8 @@ class RunLease:
             raise LookupError(f"there is no run {self.run_id}")
         return row
 
-    async def _spec(self) -> tuple[RunIn, int]:
-        row = await self._row()
-        return RunIn.model_validate(row.spec), int(row.tokens)
+    async def _spec(self) -> RunIn:
+        return RunIn.model_validate((await self._row()).spec)
 
     async def _keep_beating(self) -> None:
         while True:
@@ -130,12 +132,11 @@ class RunLease:
             except _SILENCES as error:
                 log.warning("heartbeat of run %s failed: %s", self.run_id, error)
             if time.monotonic() > self._held_until:
-                log.error("run %s: the database was silent for a whole lease", self.run_id)
-                self._lost()
+                self._lose("the database was silent for a whole lease")
 
     async def _beat(self) -> None:
         """Extend the lease; write progress and logged points in the same transaction."""
-        async with self._one_beat:
+        async with asyncio.timeout(BEAT_DEADLINE_S), self._one_beat:
             await self._send_beat()
 
     async def _send_beat(self) -> None:
@@ -143,7 +144,7 @@ class RunLease:
             metrics, self._metrics = self._metrics, []
         sent_at, lease_s = time.monotonic(), self.settings.training_lease_s
         try:
-            async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
+            async with self._database.transaction() as session:
                 held = await repository.beat(session, self.run_id, self.fence, self.step, self.tokens, lease_s)
                 if held:
                     await repository.upsert_metrics(session, self.run_id, metrics)
@@ -152,39 +153,55 @@ class RunLease:
                 self._metrics = metrics + self._metrics
             raise
         if not held:
-            log.warning("run %s: fence %d does not hold the lease any more", self.run_id, self.fence)
-            self._lost()
+            self._lose("another worker has taken the run, or it was ended")
         self._held_until = sent_at + lease_s
 
-    async def _write(self, statement: Callable[..., Coroutine[Any, Any, bool]], *values: object) -> None:
-        """A fenced write, repeated while the database is silent (the heartbeat ends that)."""
+    def _lose(self, why: str) -> None:
+        log.error("run %s: the lease of fence %d is lost: %s; the trainer ends", self.run_id, self.fence, why)
+        self._lost()
+
+    async def _until_written(self, what: str, write: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """A write, repeated while the database is silent (the heartbeat ends that)."""
         while True:
             try:
-                async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
-                    held = await statement(session, self.run_id, self.fence, *values)
-                break
+                return await write()
             except _SILENCES as error:
-                log.warning("a write of run %s failed, trying again: %s", self.run_id, error)
-                await asyncio.sleep(WRITE_RETRY_S)
-        if not held:
-            self._lost()
-
-    async def _write_all(self) -> None:
-        """A heartbeat that was certainly written."""
-        while True:
-            try:
-                return await self._beat()
-            except _SILENCES as error:
-                log.warning("a heartbeat of run %s failed, trying again: %s", self.run_id, error)
+                log.warning("%s of run %s failed, trying again: %s", what, self.run_id, error)
                 await asyncio.sleep(WRITE_RETRY_S)
 
-    async def _record_checkpoint(self, step: int) -> None:
-        await self._write_all()
-        await self._write(repository.record_checkpoint, step)
+    async def _commit_checkpoint(self, step: int, commit: Callable[[], None]) -> None:
+        await self._until_written("a heartbeat", self._beat)
+        committing = await self._until_written("a checkpoint", lambda: self._commit_locked(step, commit))
+        if committing is None:
+            self._lose("another worker has taken the run, or it was ended")
+        else:
+            committing.result()
+
+    async def _commit_locked(self, step: int, commit: Callable[[], None]) -> "asyncio.Future[None] | None":
+        """`commit` while the run's row is locked, its outcome to be asked for; None when the lease was lost before."""
+        # The next heartbeat waits: it writes the row that is locked meanwhile.
+        async with self._one_beat, self._database.transaction() as session:
+            async with asyncio.timeout(BEAT_DEADLINE_S):
+                if not await repository.lock_held(session, self.run_id, self.fence):
+                    return None
+            committing = asyncio.ensure_future(asyncio.to_thread(commit))
+            await asyncio.wait([committing])
+            if committing.exception() is None:
+                async with asyncio.timeout(BEAT_DEADLINE_S):
+                    await repository.record_checkpoint(session, self.run_id, self.fence, step)
+        return committing
 
     async def _finish(self, policy_id: UUID, policy_version: int) -> None:
-        await self._write_all()
+        await self._until_written("a heartbeat", self._beat)
         if self._beating is not None:
             self._beating.cancel()
             self._beating = None
-        await self._write(repository.record_success, policy_id, policy_version, self.step, self.tokens)
+        held = await self._until_written("the end", lambda: self._record_success(policy_id, policy_version))
+        if not held:
+            self._lose("another worker has taken the run, or it was ended")
+
+    async def _record_success(self, policy_id: UUID, policy_version: int) -> bool:
+        async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
+            return await repository.record_success(
+                session, self.run_id, self.fence, policy_id, policy_version, self.step, self.tokens
+            )

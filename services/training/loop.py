@@ -51,6 +51,13 @@ class Attempt:
         """Put what is ours into a checkpoint."""
         (directory / STATE_FILE).write_text(json.dumps({"tokens": self.tokens, "state": self.state}))
 
+    def keep(self, written: Path, step: int) -> None:
+        """Make `written` the checkpoint of `step`, if this attempt still holds the lease in the moment it appears."""
+        self.store.prepare(written)
+        self.store.upload(written, step)
+        self.lease.commit_checkpoint(step, lambda: self.store.commit(written, step))
+        self.store.prune()
+
 
 def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, rows: int, micro: int) -> dict[str, Any]:
     """What SFTConfig and GRPOConfig have in common: `rows` a step in micro-batches of `micro`, no saving of their own."""
@@ -177,6 +184,5 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         written = staging / f"checkpoint-{step}"
         (written / "training_args.bin").unlink(missing_ok=True)
         self.attempt.save_state(written)
-        self.attempt.store.commit(written, step)
-        self.attempt.lease.checkpoint_saved(step)
+        self.attempt.keep(written, step)
         self.after_checkpoint(step)

@@ -117,6 +117,12 @@ async def _fenced(session: AsyncSession, run_id: UUID, fence: int, **values: obj
     return (await session.execute(statement)).first() is not None
 
 
+async def lock_held(session: AsyncSession, run_id: UUID, fence: int) -> bool:
+    """Whether the lease is held; until the transaction ends nobody else can take or end the run."""
+    held = (runs.c.id == run_id) & (runs.c.fence == fence) & (runs.c.state == RunState.RUNNING)
+    return (await session.execute(select(runs.c.id).where(held).with_for_update())).first() is not None
+
+
 async def beat(session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int, lease_s: float) -> bool:
     """Extend the lease and record progress; False when the lease is lost."""
     lease_expires_at = func.now() + timedelta(seconds=lease_s)

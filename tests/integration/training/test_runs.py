@@ -1,6 +1,7 @@
 """Runs without a trainer: create once, one lease at a time, fenced writes, how attempts end."""
 
 import asyncio
+import errno
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -68,6 +69,14 @@ async def expire_lease(database: Database, run_id: UUID) -> None:
     statement = text("UPDATE training.runs SET lease_expires_at = now() - interval '1 second' WHERE id = :id")
     async with database.transaction() as session:
         await session.execute(statement, {"id": run_id})
+
+
+async def checkpoint_step(database: Database, run_id: UUID) -> int | None:
+    async with database.transaction() as session:
+        row = await repository.run_by_id(session, run_id)
+    assert row is not None
+    step: int | None = row.checkpoint_step
+    return step
 
 
 def program(source: str) -> TrainerCommand:
@@ -143,6 +152,62 @@ async def test_a_trainer_ends_when_its_run_is_cancelled(
     assert [(point["step"], point["values"]) for point in metrics] == [(3, {"loss": 0.5})]
     assert (await api.post(f"/v1/runs/{run.id}/cancel")).status_code == 200
     assert await claim(database, run.id) is None
+
+
+async def test_only_the_trainer_that_holds_the_lease_puts_a_checkpoint_in_place(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    """The old trainer was silent for a whole lease; a newer one has the run when the old one finishes its checkpoint."""
+    run = await create(database, campaign_id)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    slow = settings.model_copy(update={"training_heartbeat_s": 600.0})
+    lost, committed = threading.Event(), []
+    with RunLease(slow, run.id, fence, lost=lost.set) as old:
+        await asyncio.to_thread(old.commit_checkpoint, 3, lambda: committed.append(3))
+        assert not lost.is_set()
+        await expire_lease(database, run.id)
+        newer = await claim(database, run.id)
+        await asyncio.to_thread(old.commit_checkpoint, 6, lambda: committed.append(6))
+        assert lost.is_set()
+    assert (fence, newer, committed) == (1, 2, [3])
+    assert await checkpoint_step(database, run.id) == 3
+
+
+async def test_nobody_takes_or_ends_a_run_while_its_checkpoint_is_put_in_place(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    begun, go_on = threading.Event(), threading.Event()
+
+    def commit() -> None:
+        begun.set()
+        go_on.wait()
+
+    with RunLease(settings, run.id, fence, lost=lambda: pytest.fail("the lease was lost")) as lease:
+        committing = asyncio.create_task(asyncio.to_thread(lease.commit_checkpoint, 3, commit))
+        await asyncio.to_thread(begun.wait)
+        assert await claim(database, run.id) is None
+        go_on.set()
+        await committing
+    assert await checkpoint_step(database, run.id) == 3
+
+
+async def test_a_checkpoint_that_cannot_be_put_in_place_is_not_recorded(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    fence = await claim(database, run.id)
+    assert fence is not None
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with RunLease(settings, run.id, fence) as lease, pytest.raises(OSError, match="No space left"):
+        await asyncio.to_thread(lease.commit_checkpoint, 3, full)
+    assert await checkpoint_step(database, run.id) is None
 
 
 NAMED = """
