@@ -93,6 +93,12 @@ class CheckpointStore:
         for old, _ in list(self._stored())[KEPT:]:
             self._filesystem.rm(old, recursive=True)
 
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of more than `step` steps. For whoever holds the lease; again is harmless."""
+        for path, of_step in list(self._stored()):
+            if of_step > step:
+                self._filesystem.rm(path, recursive=True)
+
     def latest(self) -> Checkpoint | None:
         """The newest complete and undamaged checkpoint."""
         for path, step in self._stored():

@@ -14,7 +14,7 @@ from shared.contracts.runs import RunFailure
 EXIT_FAILED, EXIT_LOST = 70, 75
 
 # Tried again from the checkpoint, a few times and with a growing delay; every other failure would only repeat itself.
-RETRIED = frozenset({RunFailure.CRASHED, RunFailure.DISK_FULL})
+RETRIED = frozenset({RunFailure.CRASHED, RunFailure.DISK_FULL, RunFailure.BATCH_LOST})
 
 
 class RunError(Exception):

@@ -87,12 +87,13 @@ class RunLease:
         with self._lock:
             self._metrics.append(RunMetric(step=step, values=finite, at=datetime.now(UTC)))
 
-    def commit_checkpoint(self, step: int, commit: Callable[[], None]) -> None:
-        """Put a checkpoint of `step` in place by `commit`, and record it; the logged points up to it are durable before.
+    def while_held(self, work: Callable[[], None], checkpoint_step: int | None = None) -> None:
+        """Change the run's files by `work` (quick, and harmless when repeated), or not at all when the lease is lost.
 
-        Nobody can take the run over while `commit` works, and it is not called when somebody has. It may be called again.
+        Nobody can take the run over meanwhile. `checkpoint_step`: `work` puts the checkpoint of this step in place, which
+        is recorded; the logged points up to it are durable before.
         """
-        self.wait(self._commit_checkpoint(step, commit))
+        self.wait(self._while_held(work, checkpoint_step))
 
     def succeed(self, policy_id: UUID, policy_version: int) -> None:
         """The run is over: last metrics, progress and policy are written."""
@@ -169,27 +170,29 @@ class RunLease:
                 log.warning("%s of run %s failed, trying again: %s", what, self.run_id, error)
                 await asyncio.sleep(WRITE_RETRY_S)
 
-    async def _commit_checkpoint(self, step: int, commit: Callable[[], None]) -> None:
+    async def _while_held(self, work: Callable[[], None], checkpoint_step: int | None) -> None:
         await self._until_written("a heartbeat", self._beat)
-        committing = await self._until_written("a checkpoint", lambda: self._commit_locked(step, commit))
-        if committing is None:
+        working = await self._until_written("a checkpoint", lambda: self._work_locked(work, checkpoint_step))
+        if working is None:
             self._lose("another worker has taken the run, or it was ended")
         else:
-            committing.result()
+            working.result()
 
-    async def _commit_locked(self, step: int, commit: Callable[[], None]) -> "asyncio.Future[None] | None":
-        """`commit` while the run's row is locked, its outcome to be asked for; None when the lease was lost before."""
+    async def _work_locked(
+        self, work: Callable[[], None], checkpoint_step: int | None
+    ) -> "asyncio.Future[None] | None":
+        """`work` while the run's row is locked, its outcome to be asked for; None when the lease was lost before."""
         # The next heartbeat waits: it writes the row that is locked meanwhile.
         async with self._one_beat, self._database.transaction() as session:
             async with asyncio.timeout(BEAT_DEADLINE_S):
                 if not await repository.lock_held(session, self.run_id, self.fence):
                     return None
-            committing = asyncio.ensure_future(asyncio.to_thread(commit))
-            await asyncio.wait([committing])
-            if committing.exception() is None:
+            working = asyncio.ensure_future(asyncio.to_thread(work))
+            await asyncio.wait([working])
+            if checkpoint_step is not None and working.exception() is None:
                 async with asyncio.timeout(BEAT_DEADLINE_S):
-                    await repository.record_checkpoint(session, self.run_id, self.fence, step)
-        return committing
+                    await repository.record_checkpoint(session, self.run_id, self.fence, checkpoint_step)
+        return working
 
     async def _finish(self, policy_id: UUID, policy_version: int) -> None:
         await self._until_written("a heartbeat", self._beat)

@@ -55,8 +55,12 @@ class Attempt:
         """Make `written` the checkpoint of `step`, if this attempt still holds the lease in the moment it appears."""
         self.store.prepare(written)
         self.store.upload(written, step)
-        self.lease.commit_checkpoint(step, lambda: self.store.commit(written, step))
+        self.lease.while_held(lambda: self.store.commit(written, step), step)
         self.store.prune()
+
+    def give_up_step(self, step: int) -> None:
+        """Remove every checkpoint that holds what step `step` (counted from 0) trained on."""
+        self.lease.while_held(lambda: self.store.discard_after(step))
 
 
 def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, rows: int, micro: int) -> dict[str, Any]:

@@ -58,9 +58,13 @@ class RunState(StrEnum):
 
 
 class RunFailure(StrEnum):
-    """Why a run failed. `no_row_fits`: the snapshot is in order, but the recipe leaves none of it to train on."""
+    """Why a run failed. `no_row_fits`: the snapshot is in order, but the recipe leaves none of it to train on.
+
+    `batch_lost`: groups that it had trained on went back to the pool, again and again.
+    """
 
     NO_PROGRESS = "no_progress"
+    BATCH_LOST = "batch_lost"
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_MEMORY = "out_of_memory"
     BAD_SNAPSHOT = "bad_snapshot"

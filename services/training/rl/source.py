@@ -1,6 +1,10 @@
-"""Where RL's batches come from: leased from the pool step by step, acknowledged when a durable checkpoint has them."""
+"""Where RL's batches come from: leased from the pool step by step, acknowledged when a durable checkpoint has them.
 
-import logging
+Invariant: what a checkpoint that is kept was trained on is acknowledged, or still leased to this run. A batch that went
+back to the pool (its lease was over, and another run asked) may be trained on by others, so the checkpoints that hold it
+are given up, and the attempt ends with `batch_lost`: the next one goes on from the checkpoint before.
+"""
+
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,19 +18,22 @@ from shared.contracts.recipe import RlRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import HeadwaterError
 
-log = logging.getLogger(__name__)
 POLL_S = 0.5
 BATCH_LEASE_S = 3600.0
 
 
 @dataclass
 class BatchSource:
-    """Leases one batch a step. `unacknowledged`: (batch, step) pairs that no acknowledged checkpoint has yet."""
+    """Leases one batch a step. `unacknowledged`: (batch, step) pairs that no acknowledged checkpoint has yet.
+
+    `give_up_step`: removes the checkpoints that hold the batch of a step.
+    """
 
     lease: RunLease
     order_id: UUID
     recipe: RlRecipe
     policy_version: int
+    give_up_step: Callable[[int], None]
     unacknowledged: list[tuple[UUID, int]] = field(default_factory=list)
     sleep: Callable[[float], None] = time.sleep
 
@@ -61,7 +68,10 @@ class BatchSource:
             self.sleep(min(POLL_S, self.recipe.stall_timeout_s / 10))
 
     def acknowledge(self, checkpoint_step: int) -> None:
-        """Acknowledge the batches of the steps that are in the durable checkpoint of `checkpoint_step`."""
+        """Acknowledge the batches of the steps that are in the durable checkpoint of `checkpoint_step`.
+
+        Raises: RunError `batch_lost` when one of them is not this run's any more.
+        """
         for batch_id, step in [item for item in self.unacknowledged if item[1] < checkpoint_step]:
             acknowledgement = BatchAck(run_id=self.lease.run_id, step=step, fence=self.lease.fence)
             try:
@@ -69,7 +79,13 @@ class BatchSource:
             except HeadwaterError as error:
                 if error.code not in ("batch_lost", "not_found"):
                     raise
-                log.warning("batch %s of step %d was not acknowledged: %s", batch_id, step, error.message)
+                self.give_up_step(step)
+                raise RunError(
+                    RunFailure.BATCH_LOST,
+                    f"The groups of step {step + 1} went back to the pool, and others may train on them: this run was "
+                    f"silent for more than {BATCH_LEASE_S:.0f} s, or the pool was restored from an older backup. The "
+                    "checkpoints that hold them are removed; the run goes on from the one before.",
+                ) from error
             self.unacknowledged.remove((batch_id, step))
 
     def resume(self, checkpoint_step: int, unacknowledged: list[tuple[UUID, int]]) -> None:

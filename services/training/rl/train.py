@@ -17,7 +17,10 @@ from shared.contracts.snapshots import SnapshotRecipe
 
 
 def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
-    """Train on the run's order, or on its snapshot; returns the model. Raises: RunError `no_progress`, `bad_model`, `not_a_number`."""
+    """Train on the run's order, or on its snapshot; returns the model.
+
+    Raises: RunError `no_progress`, `batch_lost`, `bad_model`, `not_a_number`.
+    """
     run, recipe = attempt.run, attempt.run.rl
     if run.order_id is None:
         return train_offline(attempt)
@@ -25,7 +28,8 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
         raise RunError(RunFailure.CRASHED, "The run has no recipe.")
     loaded = load(attempt.start, recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=run.seed)
     trainer = make_rl_trainer(run, recipe, loaded, attempt.store.staging)
-    trainer.source = BatchSource(attempt.lease, run.order_id, recipe, attempt.start.policy.version)
+    start_version = attempt.start.policy.version
+    trainer.source = BatchSource(attempt.lease, run.order_id, recipe, start_version, attempt.give_up_step)
     is_running = recipe.level is RewardLevel.PROCESS and recipe.baseline == "running"
     trainer.baseline = RunningBaseline() if is_running else BatchBaseline()
 
@@ -36,7 +40,7 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
     def resumed(step: int) -> None:
         pending = [(UUID(batch_id), number) for batch_id, number in attempt.state.get("unacknowledged", [])]
         trainer.source.resume(step, pending)
-        trainer.source.policy_version = newest_version(run, recipe, step, attempt.start.policy.version)
+        trainer.source.policy_version = newest_version(run, recipe, step, start_version)
         if "baseline" in attempt.state:
             trainer.baseline = RunningBaseline.restore(attempt.state["baseline"])
         publish_if_due(attempt, publisher, trainer, step)

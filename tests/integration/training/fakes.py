@@ -40,6 +40,7 @@ class FakePeers:
     leased: dict[int, BatchLease] = field(default_factory=dict)
     requests: list[BatchLeaseRequest] = field(default_factory=list)
     acknowledged: list[int] = field(default_factory=list)
+    lost: set[int] = field(default_factory=set)
     released_from: list[int] = field(default_factory=list)
     order_policies: list[OrderPolicy] = field(default_factory=list)
     live: list[UUID] = field(default_factory=list)
@@ -147,12 +148,17 @@ class FakePeers:
         @app.post("/v1/batches/release")
         async def release(body: BatchRelease) -> dict[str, str]:
             self.released_from.append(body.from_step)
-            for step in [step for step in self.leased if step >= body.from_step]:
+            kept = set(self.acknowledged)
+            for step in [step for step in self.leased if step >= body.from_step and step not in kept]:
                 self.waiting = [*self.leased.pop(step).groups, *self.waiting]
             return {}
 
         @app.post("/v1/batches/{batch_id}/ack")
-        async def acknowledge(batch_id: UUID, body: BatchAck) -> dict[str, str]:
+        async def acknowledge(batch_id: UUID, body: BatchAck) -> Any:
+            if body.step in self.lost:
+                self.lost.remove(body.step)
+                del self.leased[body.step]
+                return JSONResponse({"error": {"code": "batch_lost", "message": "It went back to the pool."}}, 409)
             assert self.leased[body.step].batch_id == batch_id
             self.acknowledged.append(body.step)
             return {}

@@ -164,11 +164,11 @@ async def test_only_the_trainer_that_holds_the_lease_puts_a_checkpoint_in_place(
     slow = settings.model_copy(update={"training_heartbeat_s": 600.0})
     lost, committed = threading.Event(), []
     with RunLease(slow, run.id, fence, lost=lost.set) as old:
-        await asyncio.to_thread(old.commit_checkpoint, 3, lambda: committed.append(3))
+        await asyncio.to_thread(old.while_held, lambda: committed.append(3), 3)
         assert not lost.is_set()
         await expire_lease(database, run.id)
         newer = await claim(database, run.id)
-        await asyncio.to_thread(old.commit_checkpoint, 6, lambda: committed.append(6))
+        await asyncio.to_thread(old.while_held, lambda: committed.append(6), 6)
         assert lost.is_set()
     assert (fence, newer, committed) == (1, 2, [3])
     assert await checkpoint_step(database, run.id) == 3
@@ -187,7 +187,7 @@ async def test_nobody_takes_or_ends_a_run_while_its_checkpoint_is_put_in_place(
         go_on.wait()
 
     with RunLease(settings, run.id, fence, lost=lambda: pytest.fail("the lease was lost")) as lease:
-        committing = asyncio.create_task(asyncio.to_thread(lease.commit_checkpoint, 3, commit))
+        committing = asyncio.create_task(asyncio.to_thread(lease.while_held, commit, 3))
         await asyncio.to_thread(begun.wait)
         assert await claim(database, run.id) is None
         go_on.set()
@@ -206,7 +206,7 @@ async def test_a_checkpoint_that_cannot_be_put_in_place_is_not_recorded(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with RunLease(settings, run.id, fence) as lease, pytest.raises(OSError, match="No space left"):
-        await asyncio.to_thread(lease.commit_checkpoint, 3, full)
+        await asyncio.to_thread(lease.while_held, full, 3)
     assert await checkpoint_step(database, run.id) is None
 
 

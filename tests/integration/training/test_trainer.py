@@ -215,6 +215,31 @@ async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_h
     assert metrics[3]["staleness_mean"] == 8.0
 
 
+async def test_rl_run_whose_batch_went_to_others_goes_back_to_before_it(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 10, 4)
+    peers.lost = {3}
+    recipe = rl_run(campaign_id, peers, tiny_model, steps=4, publish_every_steps=2)
+    run = await create(database, recipe)
+    with pytest.raises(RunError) as ended:
+        await attempt(run, database, settings)
+    assert ended.value.failure is RunFailure.BATCH_LOST
+    assert "step 4" in ended.value.sentence
+    assert peers.acknowledged == [0, 1, 2]
+    first = peers.leased[2]
+    async with database.transaction() as session:
+        await repository.requeue(session, run.id, 1, "", 0.0, blameless=True)
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert done.state is RunState.SUCCEEDED, done.message
+    # Step 2 is this run's, and trained on from weights that have not seen it; step 3 has groups that nobody else took.
+    assert peers.leased[2] == first
+    assert peers.acknowledged == [0, 1, 2, 0, 1, 2, 3]
+    assert [request.step for request in peers.requests] == [0, 1, 2, 3, 2, 3]
+    assert peers.waiting == []
+
+
 @pytest.mark.parametrize("unit", list(RatioUnit))
 async def test_rl_run_of_the_whole_model_at_outcome_level(
     database: Database,

@@ -128,6 +128,17 @@ def test_an_attempt_removes_what_earlier_ones_left(url: str, cache: Path) -> Non
     assert new.staging.exists()
 
 
+def test_checkpoints_after_a_step_are_discarded(url: str, cache: Path) -> None:
+    store = attempt(url, 1, cache)
+    for step in (10, 20):
+        write(store, step)
+    for _ in range(2):
+        store.discard_after(10)
+        assert weights(store)[0] == 10
+    store.discard_after(9)
+    assert store.latest() is None
+
+
 def test_writing_a_step_again_replaces_it(tmp_path: Path) -> None:
     store = attempt(str(tmp_path), 1, tmp_path / "cache")
     write(store, 5, "first")
