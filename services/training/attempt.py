@@ -1,7 +1,7 @@
 """One attempt of a run, seen from the worker: lease it, start the trainer as a process of its own, record how it ended.
 
-The trainer, not this module, keeps the lease alive; it dies with the worker. Running twice is harmless: the second
-caller finds the lease held and does nothing.
+The trainer, not this module, keeps the lease alive; it dies with the worker, and is ended by it when the lease is over
+and the trainer did not notice. Running twice is harmless: the second caller finds the lease held and does nothing.
 """
 
 import asyncio
@@ -11,25 +11,28 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.training import repository
-from services.training.failures import EXIT_LOST, RETRIED, Failure, give_up, judge_exit
+from services.training.failures import EXIT_LOST, Failure, give_up, is_retried, judge_exit
 from services.training.repository import RunRow
 from services.training.settings import TrainingSettings
-from shared.contracts.runs import RunFailure
+from shared.contracts.runs import RunFailure, RunState
 from shared.db import Database
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
 STOP_DEADLINE_S = 5.0
 MAX_BACKOFF_S = 60.0
+_SILENT = "The trainer was silent for a whole lease: it hung, or could not reach the database."
 
 
 class Stopping(Protocol):
@@ -89,7 +92,9 @@ async def attempt_run(
         log.info("run %s: attempt %d, fence %d", run_id, row.attempts, row.fence)
         with tempfile.TemporaryDirectory(prefix="headwater-run-") as scratch:
             result = Path(scratch) / "result.json"
-            exit_code = await _execute(command(run_id, row.fence, result), settings, stopping)
+            exit_code = await _execute(
+                command(run_id, row.fence, result), settings, stopping, lambda: _is_held(database, row)
+            )
             left = Failure.read(result)
         return await _record(database, row, settings, exit_code, left)
     finally:
@@ -103,13 +108,31 @@ async def _refuse(session: AsyncSession, row: RunRow, attempts: int) -> Attempt:
     return Attempt(executed=False, campaign_id=row.campaign_id)
 
 
-async def _execute(command: Sequence[str], settings: TrainingSettings, stopping: Stopping) -> int | None:
-    """The exit code of the trainer; None when it was stopped because the worker stops."""
+async def _is_held(database: Database, row: RunRow) -> bool:
+    """Whether the trainer of this attempt keeps its lease; a database that does not answer says nothing against it."""
+    try:
+        async with database.transaction() as session:
+            now = await repository.run_by_id(session, row.id)
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
+        log.warning("run %s: could not look at the lease (%s)", row.id, error)
+        return True
+    return now is not None and now.fence == row.fence and now.state == RunState.RUNNING and not now.claimable
+
+
+async def _execute(
+    command: Sequence[str], settings: TrainingSettings, stopping: Stopping, is_held: Callable[[], Awaitable[bool]]
+) -> int | None:
+    """The exit code of the trainer; None when it was stopped because the worker stops, EXIT_LOST when its lease is over."""
     environment = trainer_environment(settings.training_threads)
     process = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: ASYNC220
     try:
+        looked_at = time.monotonic()
         while process.poll() is None and not stopping.is_set():
             await asyncio.sleep(POLL_S)
+            if time.monotonic() - looked_at > settings.training_lease_s:
+                looked_at = time.monotonic()
+                if not await is_held() and process.poll() is None:
+                    return EXIT_LOST
         return None if process.returncode is None else process.returncode
     finally:
         if process.poll() is None:
@@ -126,10 +149,12 @@ async def _record(
 ) -> Attempt:
     if exit_code == 0:
         return Attempt(executed=True, campaign_id=row.campaign_id)
-    if exit_code == EXIT_LOST:
-        log.warning("run %s: the lease of fence %d was lost", row.id, row.fence)
-        return Attempt(executed=True)
     async with database.transaction() as session:
+        if exit_code == EXIT_LOST:
+            ours = await repository.requeue(session, row.id, row.fence, _SILENT, 0.0, blameless=False)
+            why = _SILENT if ours else "Another worker has the run, or it was ended."
+            log.warning("run %s: the trainer of fence %d lost its lease. %s", row.id, row.fence, why)
+            return Attempt(executed=True)
         if exit_code is None:
             await repository.requeue(session, row.id, row.fence, "The worker stopped.", 0.0, blameless=True)
             return Attempt(executed=True)
@@ -137,11 +162,12 @@ async def _record(
         now = await repository.run_by_id(session, row.id)
         stalled = 0 if now is None else now.stalled_attempts
         log.warning("run %s: %s", row.id, failure.sentence)
-        if failure.reason in RETRIED and stalled < settings.training_attempts:
+        retried = is_retried(exit_code, failure)
+        if retried and stalled < settings.training_attempts:
             delay_s = min(settings.training_backoff_s * 2 ** max(stalled - 1, 0), MAX_BACKOFF_S)
             await repository.requeue(session, row.id, row.fence, failure.sentence, delay_s, blameless=False)
             return Attempt(executed=True)
-        if failure.reason in RETRIED:
+        if retried:
             failure = give_up(failure, stalled)
         await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
         return Attempt(executed=True, campaign_id=row.campaign_id)

@@ -1,7 +1,8 @@
-"""Named failures of a run, and how a trainer tells its worker: one exception, a result file, three exit codes.
+"""Named failures of a run, and how a trainer tells its worker: one exception, a result file, four exit codes.
 
 A trainer that fails for a reason it can name writes `Failure` to its result file and exits with EXIT_FAILED. One that
-lost its lease writes nothing and exits with EXIT_LOST. Anything else (a signal, a traceback) is judged by the worker.
+lost its lease writes nothing and exits with EXIT_LOST, one whose step never ends with EXIT_HUNG. Anything else (a signal,
+a traceback) is judged by the worker.
 """
 
 import errno
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from shared.contracts.runs import RunFailure
 
-EXIT_FAILED, EXIT_LOST = 70, 75
+EXIT_FAILED, EXIT_LOST, EXIT_HUNG = 70, 75, 76
 
 # Tried again from the checkpoint, a few times and with a growing delay; every other failure would only repeat itself.
 RETRIED = frozenset({RunFailure.CRASHED, RunFailure.DISK_FULL, RunFailure.BATCH_LOST})
@@ -65,10 +66,21 @@ def name_failure(error: BaseException) -> Failure:
     return Failure(RunFailure.CRASHED, f"The trainer crashed: {_first_line(text)}. Its log has the traceback.")
 
 
+def is_retried(exit_code: int, failure: Failure) -> bool:
+    """Whether the next attempt may end otherwise; a trainer that hung may not hang again."""
+    return exit_code == EXIT_HUNG or failure.reason in RETRIED
+
+
 def judge_exit(exit_code: int, left: Failure | None) -> Failure:
     """The named reason of a trainer that ended with `exit_code` (not 0, not EXIT_LOST); negative is a signal."""
     if exit_code == EXIT_FAILED and left is not None:
         return left
+    if exit_code == EXIT_HUNG:
+        return Failure(
+            RunFailure.NO_PROGRESS,
+            "The trainer hung: one micro-batch took longer than HEADWATER_TRAINING_STEP_TIMEOUT_S. Its log says where it "
+            "stood; lower micro_batch_size, or raise that setting, when the machine is only slow.",
+        )
     if exit_code == -9:
         return Failure(
             RunFailure.CRASHED,

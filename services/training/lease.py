@@ -2,11 +2,13 @@
 
 The thread has its own asyncio loop with the database and the HTTP clients; the training loop, which is synchronous,
 hands coroutines to it and waits. Whoever loses the lease (another worker took it, the run was cancelled, the database
-was silent for a whole lease) ends the process at once: what it would still do is not wanted any more.
+was silent for a whole lease) ends the process at once: what it would still do is not wanted any more. So does a trainer
+that works on one micro-batch for longer than `training_step_timeout_s`: a heartbeat alone is no progress.
 """
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import threading
@@ -22,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.training import repository
 from services.training.client import Peers, open_peers
-from services.training.failures import EXIT_LOST
+from services.training.failures import EXIT_HUNG, EXIT_LOST
 from services.training.settings import TrainingSettings
 from shared.contracts.runs import RunIn, RunMetric
 from shared.db import Database
@@ -35,20 +37,31 @@ _SILENCES = (SQLAlchemyError, OSError, TimeoutError)
 WRITE_RETRY_S = 0.5
 
 
-def _exit_now() -> None:
+def _exit_lost() -> None:
     os._exit(EXIT_LOST)
+
+
+def _exit_hung() -> None:
+    faulthandler.dump_traceback(all_threads=True)
+    os._exit(EXIT_HUNG)
 
 
 class RunLease:
     """A leased run, used as a context manager by its trainer. All methods are called from the training thread."""
 
     def __init__(
-        self, settings: TrainingSettings, run_id: UUID, fence: int, lost: Callable[[], None] = _exit_now
+        self,
+        settings: TrainingSettings,
+        run_id: UUID,
+        fence: int,
+        lost: Callable[[], None] = _exit_lost,
+        hung: Callable[[], None] = _exit_hung,
     ) -> None:
         self.settings, self.run_id, self.fence = settings, run_id, fence
         self.step, self.tokens = 0, 0
         self.peers: Peers
-        self._lost = lost
+        self._lost, self._hung = lost, hung
+        self._working_since: float | None = None
         self._lock = threading.Lock()
         self._metrics: list[RunMetric] = []
         self._loop = asyncio.new_event_loop()
@@ -76,6 +89,14 @@ class RunLease:
     def spec(self) -> RunIn:
         """What to train."""
         return self.wait(self._spec())
+
+    def work_begins(self) -> None:
+        """The next micro-batch: from here on it is watched, until the next one or `work_pauses`."""
+        self._working_since = time.monotonic()
+
+    def work_pauses(self) -> None:
+        """What comes (waiting for a batch, a checkpoint, publishing) has ends of its own."""
+        self._working_since = None
 
     def report(self, step: int, tokens: int) -> None:
         """Progress, written with the next heartbeat."""
@@ -134,6 +155,13 @@ class RunLease:
                 log.warning("heartbeat of run %s failed: %s", self.run_id, error)
             if time.monotonic() > self._held_until:
                 self._lose("the database was silent for a whole lease")
+            self._check_progress()
+
+    def _check_progress(self) -> None:
+        since, limit_s = self._working_since, self.settings.training_step_timeout_s
+        if since is not None and time.monotonic() - since > limit_s:
+            log.error("run %s: step %d hangs for %.0f s; the trainer ends", self.run_id, self.step + 1, limit_s)
+            self._hung()
 
     async def _beat(self) -> None:
         """Extend the lease; write progress and logged points in the same transaction."""

@@ -100,6 +100,7 @@ class _Reports(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Progress; is a checkpoint due?"""
+        self._attempt.lease.work_pauses()
         self._attempt.lease.report(state.global_step, self._attempt.tokens)
         control.should_save = self._is_due(state.global_step)
         return control
@@ -163,6 +164,7 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; its loss must be a number."""
+        self.attempt.lease.work_begins()
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
             raise self._not_a_number("loss", float(loss))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, or_, select, update
+from sqlalchemy import Row, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.elements import ColumnElement
@@ -75,6 +75,17 @@ async def list_runs(
     return (await session.execute(statement)).all()
 
 
+def _silent_attempt() -> ColumnElement[str]:
+    """What is said of an attempt whose lease is over: its worker died, hung, or could not reach the database."""
+    return func.concat(
+        "Attempt ",
+        runs.c.attempts,
+        " on ",
+        runs.c.worker,
+        " was silent for a whole lease; the next one goes on from its newest checkpoint.",
+    )
+
+
 async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: float) -> RunRow | None:
     """Lease a run that waits or whose lease is over, with the next fencing token; None when there is nothing to take.
 
@@ -99,6 +110,8 @@ async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: f
             attempts=runs.c.attempts + 1,
             stalled_attempts=runs.c.stalled_attempts + 1,
             worker=worker,
+            # Of the attempt before, when it did not live to say why it ended.
+            message=case((_lease_is_over(), _silent_attempt()), else_=runs.c.message),
             lease_expires_at=func.now() + timedelta(seconds=lease_s),
             started_at=func.coalesce(runs.c.started_at, func.now()),
         )

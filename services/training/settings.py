@@ -15,6 +15,9 @@ class TrainingSettings(Settings):
     training_threads: int = Field(default=2, ge=1)
     training_lease_s: float = Field(default=30.0, gt=0)
     training_heartbeat_s: float = Field(default=1.0, gt=0)
+    training_step_timeout_s: float = Field(
+        default=1800.0, gt=0, description="a trainer that works on one micro-batch for longer hangs, and is ended"
+    )
     training_attempts: int = Field(default=5, ge=1)
     training_backoff_s: float = Field(default=2.0, ge=0)
     training_peer_deadline_s: float = Field(

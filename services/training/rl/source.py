@@ -49,6 +49,7 @@ class BatchSource:
             max_staleness=self.recipe.max_staleness,
             lease_s=BATCH_LEASE_S,
         )
+        self.lease.work_pauses()
         asked_at = time.monotonic()
         dropped_stale = 0
         while True:
@@ -57,6 +58,7 @@ class BatchSource:
             waited_s = time.monotonic() - asked_at
             if batch.batch_id is not None:
                 self.unacknowledged.append((batch.batch_id, step))
+                self.lease.work_begins()
                 return replace(batch, dropped_stale=dropped_stale), waited_s
             if waited_s > self.recipe.stall_timeout_s:
                 raise RunError(

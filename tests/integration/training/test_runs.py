@@ -261,6 +261,56 @@ async def test_a_run_whose_workers_die_with_their_trainers_fails_in_the_end(
     assert (run.state, run.failure) == (RunState.FAILED, RunFailure.TOO_MANY_ATTEMPTS)
 
 
+async def test_a_micro_batch_that_never_ends_is_noticed_and_waiting_is_not(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    impatient = settings.model_copy(update={"training_step_timeout_s": 0.1})
+    hung = threading.Event()
+    with RunLease(impatient, run.id, fence, hung=hung.set) as lease:
+        lease.work_begins()
+        lease.work_pauses()
+        for step in range(3):  # as many heartbeats after the pause
+            lease.report(step, 0)
+            await asyncio.to_thread(lease.wait, lease._beat())
+            lease._check_progress()
+        assert not hung.is_set()
+        lease.work_begins()
+        assert await asyncio.to_thread(hung.wait, 30)
+
+
+async def test_a_hung_trainer_is_tried_again_and_fails_with_no_progress_in_the_end(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), "raise SystemExit(76)")
+    assert (run.state, run.attempts) == (RunState.QUEUED, 1)
+    assert "HEADWATER_TRAINING_STEP_TIMEOUT_S" in run.message
+    run = await attempt(database, settings, run, "raise SystemExit(76)")
+    assert (run.state, run.failure) == (RunState.FAILED, RunFailure.NO_PROGRESS)
+    assert "HEADWATER_TRAINING_STEP_TIMEOUT_S" in run.message
+
+
+async def test_a_trainer_that_hangs_with_its_heartbeat_is_ended_by_the_worker(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    brief = settings.model_copy(update={"training_lease_s": 0.5})
+    run = await attempt(database, brief, run, "import time; time.sleep(600)")
+    assert (run.state, run.attempts) == (RunState.QUEUED, 1)
+    assert "silent for a whole lease" in run.message
+
+
+async def test_whoever_takes_a_run_over_says_why(database: Database, campaign_id: UUID) -> None:
+    run = await create(database, campaign_id)
+    await claim(database, run.id)
+    assert (await read(database, run.id)).message == ""
+    await expire_lease(database, run.id)
+    await claim(database, run.id)
+    assert "Attempt 1 on test was silent for a whole lease" in (await read(database, run.id)).message
+
+
 async def test_a_stopping_worker_gives_its_run_back_at_once_and_ends_the_trainer(
     database: Database, settings: TrainingSettings, campaign_id: UUID, tmp_path: Path
 ) -> None:

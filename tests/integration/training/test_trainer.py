@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.training import repository, service
-from services.training.attempt import attempt_run, trainer_command
+from services.training.attempt import TrainerCommand, attempt_run, trainer_command
 from services.training.execute import train_and_publish
 from services.training.failures import RunError
 from services.training.lease import RunLease
@@ -444,16 +444,7 @@ async def test_killed_sft_run_goes_on_from_its_checkpoint_as_if_nothing_had_happ
     undisturbed = await create(database, recipe("undisturbed"))
     await attempt(undisturbed, database, settings)
     killed = await create(database, recipe("killed"))
-
-    def killed_at_step_5(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
-        return [
-            *trainer_command(run_id, fence, result)[:1],
-            "-c",
-            KILLED_AT_STEP_5,
-            *trainer_command(run_id, fence, result)[3:],
-        ]
-
-    await attempt_run(killed.id, settings, "test", threading.Event(), killed_at_step_5)
+    await attempt_run(killed.id, settings, "test", threading.Event(), at_step_5("os.kill(os.getpid(), signal.SIGKILL)"))
     half_way = await read(database, killed.id)
     assert (half_way.state, half_way.attempts) == (RunState.QUEUED, 1)
     assert "signal 9" in half_way.message
@@ -466,14 +457,41 @@ async def test_killed_sft_run_goes_on_from_its_checkpoint_as_if_nothing_had_happ
     assert {step: resumed_losses[step] for step in range(4, 9)} == {step: expected_losses[step] for step in range(4, 9)}
 
 
-KILLED_AT_STEP_5 = """
-import os, signal
+async def test_hung_trainer_ends_itself_while_its_heartbeat_goes_on(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    tmp_path: Path,
+    campaign_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HEADWATER_TRAINING_STEP_TIMEOUT_S", "5")
+    run = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "sft-0"))
+    await attempt_run(run.id, settings, "test", threading.Event(), at_step_5("time.sleep(600)"))
+    ended = await read(database, run.id)
+    assert (ended.state, ended.step) == (RunState.QUEUED, 5)
+    assert "The trainer hung" in ended.message
+
+
+def at_step_5(act: str) -> TrainerCommand:
+    """A trainer that does this in its sixth step."""
+
+    def command(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
+        python, _, _, *arguments = trainer_command(run_id, fence, result)
+        return [python, "-c", AT_STEP_5.replace("ACT", act), *arguments]
+
+    return command
+
+
+AT_STEP_5 = """
+import os, signal, time
 from services.training import execute, loop
-original = loop.RunTrainer.training_step
+original = loop.Trainer.training_step
 def training_step(self, *arguments, **options):
     if self.state.global_step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
+        ACT
     return original(self, *arguments, **options)
-loop.RunTrainer.training_step = training_step
+loop.Trainer.training_step = training_step
 execute.main()
 """

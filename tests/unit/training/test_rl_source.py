@@ -41,7 +41,7 @@ class Lease:
     """A lease that is held."""
 
     peers: Pool
-    run_id: UUID = UUID(int=1)
+    run_id: UUID = field(default_factory=uuid4)
     fence: int = 1
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
