@@ -45,6 +45,11 @@ class Peers:
         """One policy of the registry."""
         return await self._ask(lambda: call(self.generation, "GET", f"/v1/policies/{policy_id}", Policy))
 
+    async def policies(self, campaign_id: UUID) -> list[Policy]:
+        """The policies of a campaign, by version."""
+        query = {"campaign": str(campaign_id)}
+        return await self._ask(lambda: call(self.generation, "GET", "/v1/policies", list[Policy], params=query))
+
     async def register(self, policy: PolicyIn) -> Policy:
         """Register a policy; again is harmless."""
         body = policy.model_dump(mode="json")

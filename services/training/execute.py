@@ -63,13 +63,12 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
     start = lease.wait(fetch_start(lease.peers, run.start_policy_id, cache))
     store = CheckpointStore(artifacts_url, lease.run_id, lease.fence, cache)
     attempt = Attempt(lease, settings, run, start, store, artifacts_url)
-    publisher = Publisher(lease.peers, start, artifacts_url, run.campaign_id, lease.run_id)
+    publisher = Publisher(lease, start, artifacts_url, run.campaign_id)
     if run.method is RunMethod.SFT:
         model, version = train_sft(attempt), run.first_version
     else:
         model, version = train_rl(attempt, publisher), final_version(run)
-    written = publisher.write(model, run.publish_name)
-    policy = lease.wait(publisher.publish(written, run.publish_name, version, lease.step))
+    policy = publisher.publish(model, run.publish_name, version, lease.step)
     lease.succeed(policy.id, policy.version)
     log.info("run %s published '%s' version %d", lease.run_id, policy.name, policy.version)
 

@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from services.training.client import Peers
 from services.training.failures import RunError
+from services.training.lease import RunLease
 from shared.artifacts import HASH_FILE, fetch_directory, publish_directory
 from shared.contracts.policies import Policy, PolicyIn, PolicyKind
 from shared.contracts.recipe import LoraRecipe
@@ -141,15 +142,38 @@ def save_policy(model: Any, start: Start, directory: Path) -> PolicyKind:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes versions of one run's policy."""
+    """Publishes versions of one run's policy.
 
-    peers: Peers
+    A version that this run has published is published: an attempt that goes on from an older checkpoint comes to its step
+    again with weights that may differ in their last bits, and takes the version as it is.
+    """
+
+    lease: RunLease
     start: Start
     artifacts_url: str
     campaign_id: UUID
-    run_id: UUID
 
-    def write(self, model: Any, name: str) -> tuple[PolicyKind, str, str]:
+    def publish(self, model: Any, name: str, version: int, step: int) -> Policy:
+        """Store the model as an artifact and register it, or return the version that was published before.
+
+        Raises: RunError `policy_exists` when the name belongs to another policy.
+        """
+        known = self._published(name)
+        if known is None:
+            return self._register(self._write(model, name), name, version, step)
+        if (known.run_id, known.version, known.step) != (self.lease.run_id, version, step):
+            raise RunError(
+                RunFailure.POLICY_EXISTS,
+                f"The campaign has a policy called '{name}' already (version {known.version}, of run {known.run_id}), and "
+                "policies never change; order the run again under another key and with another publish_name.",
+            )
+        return known
+
+    def _published(self, name: str) -> Policy | None:
+        policies = self.lease.wait(self.lease.peers.policies(self.campaign_id))
+        return next((policy for policy in policies if policy.name == name), None)
+
+    def _write(self, model: Any, name: str) -> tuple[PolicyKind, str, str]:
         """Store the model as an artifact; returns kind, uri and content hash."""
         with tempfile.TemporaryDirectory(prefix="headwater-policy-") as scratch:
             kind = save_policy(model, self.start, Path(scratch))
@@ -158,23 +182,22 @@ class Publisher:
             )
         return kind, uri, content_hash
 
-    async def publish(self, written: tuple[PolicyKind, str, str], name: str, version: int, step: int) -> Policy:
-        """Register what `write` stored; again is harmless."""
+    def _register(self, written: tuple[PolicyKind, str, str], name: str, version: int, step: int) -> Policy:
+        """Register what `_write` stored; again is harmless."""
         kind, uri, content_hash = written
-        return await self.peers.register(
-            PolicyIn(
-                campaign_id=self.campaign_id,
-                name=name,
-                kind=kind,
-                version=version,
-                uri=uri,
-                content_hash=content_hash,
-                base_policy_id=self.start.base.id if kind is PolicyKind.ADAPTER else None,
-                parent_policy_id=self.start.policy.id,
-                run_id=self.run_id,
-                step=step,
-            )
+        policy = PolicyIn(
+            campaign_id=self.campaign_id,
+            name=name,
+            kind=kind,
+            version=version,
+            uri=uri,
+            content_hash=content_hash,
+            base_policy_id=self.start.base.id if kind is PolicyKind.ADAPTER else None,
+            parent_policy_id=self.start.policy.id,
+            run_id=self.lease.run_id,
+            step=step,
         )
+        return self.lease.wait(self.lease.peers.register(policy))
 
 
 def _load_tokenizer(start: Start) -> Any:

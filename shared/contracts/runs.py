@@ -60,7 +60,8 @@ class RunState(StrEnum):
 class RunFailure(StrEnum):
     """Why a run failed. `no_row_fits`: the snapshot is in order, but the recipe leaves none of it to train on.
 
-    `batch_lost`: groups that it had trained on went back to the pool, again and again.
+    `batch_lost`: groups that it had trained on went back to the pool, again and again. `policy_exists`: another policy of the
+    campaign has the name that it publishes under.
     """
 
     NO_PROGRESS = "no_progress"
@@ -70,6 +71,7 @@ class RunFailure(StrEnum):
     BAD_SNAPSHOT = "bad_snapshot"
     NO_ROW_FITS = "no_row_fits"
     BAD_MODEL = "bad_model"
+    POLICY_EXISTS = "policy_exists"
     DISK_FULL = "disk_full"
     CRASHED = "crashed"
     TOO_MANY_ATTEMPTS = "too_many_attempts"

@@ -79,8 +79,7 @@ def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrain
     if run.order_id is None or step % recipe.publish_every_steps != 0 or step >= recipe.steps:
         return
     name, version = f"{run.publish_name}-step-{step}", newest_version(run, recipe, step, 0)
-    written, peers = publisher.write(trainer.model, name), attempt.lease.peers
-    policy = attempt.lease.wait(publisher.publish(written, name, version, step))
+    policy, peers = publisher.publish(trainer.model, name, version, step), attempt.lease.peers
     attempt.lease.wait(peers.make_live(policy.id))
     attempt.lease.wait(peers.use_policy(run.order_id, policy))
     trainer.source.policy_version = version

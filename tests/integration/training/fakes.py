@@ -113,6 +113,10 @@ class FakePeers:
                 return JSONResponse({}, 503)
             return self.policies.get(policy_id) or JSONResponse({}, 404)
 
+        @app.get("/v1/policies")
+        async def policies(campaign: UUID) -> list[Policy]:
+            return [policy for policy in self.policies.values() if policy.campaign_id == campaign]
+
         @app.post("/v1/policies")
         async def register(body: PolicyIn) -> Policy:
             return self.register(body)

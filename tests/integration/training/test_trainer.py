@@ -240,6 +240,40 @@ async def test_rl_run_whose_batch_went_to_others_goes_back_to_before_it(
     assert peers.waiting == []
 
 
+async def test_rl_run_takes_a_version_that_it_published_before_as_it_is(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    """It comes to the step of a published version again, with weights that differ in their last bits."""
+    peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 8, 4)
+    peers.lost = {2}
+    run = await create(database, rl_run(campaign_id, peers, tiny_model))
+    with pytest.raises(RunError):
+        await attempt(run, database, settings)
+    [published] = [policy for policy in peers.policies.values() if policy.name == "rl-step-2"]
+    peers.policies[published.id] = published.model_copy(update={"content_hash": "0" * 64})
+    async with database.transaction() as session:
+        await repository.requeue(session, run.id, 1, "", 0.0, blameless=True)
+    await attempt(run, database, settings)
+    done = await read(database, run.id)
+    assert (done.state, done.policy_version) == (RunState.SUCCEEDED, 9), done.message
+    assert [order.policy_version for order in peers.order_policies] == [7, 8, 8]
+    assert peers.live[1:] == [published.id, published.id]
+    assert peers.policies[published.id].content_hash == "0" * 64
+
+
+async def test_rl_run_whose_name_is_taken_fails_with_the_name(
+    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 2, 4)
+    recipe = rl_run(campaign_id, peers, tiny_model, steps=1)
+    other = peers.policies[recipe.start_policy_id].model_copy(update={"id": uuid4(), "name": "rl", "run_id": uuid4()})
+    peers.policies[other.id] = other
+    run = await create(database, recipe)
+    with pytest.raises(RunError, match="called 'rl' already") as failed:
+        await attempt(run, database, settings)
+    assert failed.value.failure is RunFailure.POLICY_EXISTS
+
+
 @pytest.mark.parametrize("unit", list(RatioUnit))
 async def test_rl_run_of_the_whole_model_at_outcome_level(
     database: Database,
