@@ -85,8 +85,8 @@ async def attempt_run(
     try:
         async with database.transaction() as session:
             row = await repository.claim_run(session, run_id, worker, settings.training_lease_s)
-            if row is not None and row.stalled_attempts > settings.training_attempts:
-                return await _refuse(session, row, settings.training_attempts)
+            if row is not None and row.stalled_attempts > _allowed_attempts(settings, row.failure):
+                return await _refuse(session, row)
         if row is None:
             return Attempt(executed=False)
         log.info("run %s: attempt %d, fence %d", run_id, row.attempts, row.fence)
@@ -101,9 +101,23 @@ async def attempt_run(
         await database.close()
 
 
-async def _refuse(session: AsyncSession, row: RunRow, attempts: int) -> Attempt:
-    last = Failure(RunFailure.CRASHED, row.message or "the trainer and its worker died together.")
-    failure = give_up(last, attempts)
+def _allowed_attempts(settings: TrainingSettings, reason: str | None) -> int:
+    """How many attempts in a row may reach no new checkpoint, by what ended the last one."""
+    return settings.training_disk_full_attempts if reason == RunFailure.DISK_FULL else settings.training_attempts
+
+
+def _delay_s(settings: TrainingSettings, reason: RunFailure, stalled: int) -> float:
+    """How long to leave the run alone: people free a disk, most else passes by itself."""
+    if reason is RunFailure.DISK_FULL:
+        return settings.training_disk_full_backoff_s
+    return min(settings.training_backoff_s * 2 ** max(stalled - 1, 0), MAX_BACKOFF_S)
+
+
+async def _refuse(session: AsyncSession, row: RunRow) -> Attempt:
+    last = Failure(
+        RunFailure(row.failure or RunFailure.CRASHED), row.message or "the trainer and its worker died together."
+    )
+    failure = give_up(last, row.stalled_attempts - 1)
     await repository.record_failure(session, row.id, row.fence, failure.reason, failure.sentence)
     return Attempt(executed=False, campaign_id=row.campaign_id)
 
@@ -163,9 +177,11 @@ async def _record(
         stalled = 0 if now is None else now.stalled_attempts
         log.warning("run %s: %s", row.id, failure.sentence)
         retried = is_retried(exit_code, failure)
-        if retried and stalled < settings.training_attempts:
-            delay_s = min(settings.training_backoff_s * 2 ** max(stalled - 1, 0), MAX_BACKOFF_S)
-            await repository.requeue(session, row.id, row.fence, failure.sentence, delay_s, blameless=False)
+        if retried and stalled < _allowed_attempts(settings, failure.reason):
+            delay_s = _delay_s(settings, failure.reason, stalled)
+            await repository.requeue(
+                session, row.id, row.fence, failure.sentence, delay_s, blameless=False, failure=failure.reason
+            )
             return Attempt(executed=True)
         if retried:
             failure = give_up(failure, stalled)

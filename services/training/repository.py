@@ -112,6 +112,7 @@ async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: f
             worker=worker,
             # Of the attempt before, when it did not live to say why it ended.
             message=case((_lease_is_over(), _silent_attempt()), else_=runs.c.message),
+            failure=case((_lease_is_over(), None), else_=runs.c.failure),
             lease_expires_at=func.now() + timedelta(seconds=lease_s),
             started_at=func.coalesce(runs.c.started_at, func.now()),
         )
@@ -143,8 +144,8 @@ async def beat(session: AsyncSession, run_id: UUID, fence: int, step: int, token
 
 
 async def record_checkpoint(session: AsyncSession, run_id: UUID, fence: int, step: int) -> bool:
-    """A checkpoint of `step` is durable: the attempt made progress; False when the lease is lost."""
-    return await _fenced(session, run_id, fence, checkpoint_step=step, stalled_attempts=0)
+    """A checkpoint of `step` is durable: the attempt got further than the one before; False when the lease is lost."""
+    return await _fenced(session, run_id, fence, checkpoint_step=step, stalled_attempts=0, failure=None, message="")
 
 
 async def record_success(
@@ -182,14 +183,25 @@ async def record_failure(session: AsyncSession, run_id: UUID, fence: int, failur
 
 
 async def requeue(
-    session: AsyncSession, run_id: UUID, fence: int, message: str, delay_s: float, *, blameless: bool
+    session: AsyncSession,
+    run_id: UUID,
+    fence: int,
+    message: str,
+    delay_s: float,
+    *,
+    blameless: bool,
+    failure: RunFailure | None = None,
 ) -> bool:
-    """Give the run back, to be resumed from its checkpoint after `delay_s`; `blameless` does not count the attempt."""
+    """Give the run back, to be resumed from its checkpoint after `delay_s`; `blameless` does not count the attempt.
+
+    `failure` and `message` say why the attempt ended, until one reaches a new checkpoint.
+    """
     return await _fenced(
         session,
         run_id,
         fence,
         state=RunState.QUEUED,
+        failure=failure,
         message=message,
         not_before=func.now() + timedelta(seconds=delay_s),
         lease_expires_at=None,

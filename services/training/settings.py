@@ -20,6 +20,10 @@ class TrainingSettings(Settings):
     )
     training_attempts: int = Field(default=5, ge=1)
     training_backoff_s: float = Field(default=2.0, ge=0)
+    training_disk_full_attempts: int = Field(
+        default=144, ge=1, description="as training_attempts, while the disk is full"
+    )
+    training_disk_full_backoff_s: float = Field(default=600.0, ge=0, description="how long a full disk is left alone")
     training_peer_deadline_s: float = Field(
         default=300.0, gt=0, description="how long a peer that does not answer is asked again"
     )

@@ -78,7 +78,11 @@ class RunFailure(StrEnum):
 
 
 class Run(RunIn):
-    """A run and where it stands. `tokens`: tokens trained on so far. `policy_id`: the final published policy."""
+    """A run and where it stands. `tokens`: tokens trained on so far. `policy_id`: the final published policy.
+
+    `failure` and `message`: why it failed; while it is queued or running, why the last attempt ended, until there is a new
+    checkpoint.
+    """
 
     id: UUID
     state: RunState

@@ -236,6 +236,46 @@ async def test_a_trainer_that_dies_is_tried_again_a_few_times(
     assert hint in run.message
 
 
+DISK_FULL = """
+import json, sys
+json.dump({"reason": "disk_full", "sentence": "The disk is full."}, open(sys.argv[1], "w"))
+sys.exit(70)
+"""
+
+
+async def test_a_full_disk_is_waited_for(database: Database, settings: TrainingSettings, campaign_id: UUID) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), DISK_FULL)
+    assert (run.state, run.failure, run.message) == (RunState.QUEUED, RunFailure.DISK_FULL, "The disk is full.")
+    assert await claim(database, run.id) is None, "it is left alone for a while"
+
+
+async def test_a_full_disk_ends_a_run_later_than_a_crash_does(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    patient = settings.model_copy(update={"training_disk_full_attempts": 4, "training_disk_full_backoff_s": 0.0})
+    run = await create(database, campaign_id)
+    for _ in range(3):
+        run = await attempt(database, patient, run, DISK_FULL)
+        assert (run.state, run.failure) == (RunState.QUEUED, RunFailure.DISK_FULL)
+    run = await attempt(database, patient, run, DISK_FULL)
+    assert (run.state, run.failure, run.attempts) == (RunState.FAILED, RunFailure.DISK_FULL, 4)
+    assert run.message.startswith("4 attempts in a row")
+
+
+async def test_a_new_checkpoint_ends_the_talk_of_the_last_attempt(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), CRASHED)
+    assert (run.state, run.failure) == (RunState.QUEUED, RunFailure.CRASHED)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    assert (await read(database, run.id)).failure is RunFailure.CRASHED
+    async with database.transaction() as session:
+        await repository.record_checkpoint(session, run.id, fence, 3)
+    after = await read(database, run.id)
+    assert (after.failure, after.message) == (None, "")
+
+
 async def test_a_checkpoint_makes_the_attempts_start_over(
     database: Database, settings: TrainingSettings, campaign_id: UUID
 ) -> None:
