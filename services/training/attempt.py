@@ -110,7 +110,7 @@ def _delay_s(settings: TrainingSettings, reason: RunFailure, stalled: int) -> fl
     """How long to leave the run alone: people free a disk, most else passes by itself."""
     if reason is RunFailure.DISK_FULL:
         return settings.training_disk_full_backoff_s
-    return min(settings.training_backoff_s * 2 ** max(stalled - 1, 0), MAX_BACKOFF_S)
+    return min(settings.training_backoff_s * 2.0 ** max(stalled - 1, 0), MAX_BACKOFF_S)
 
 
 async def _refuse(session: AsyncSession, row: RunRow) -> Attempt:

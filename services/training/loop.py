@@ -7,7 +7,6 @@ theirs. A checkpoint holds everything that the next step depends on; `headwater.
 import json
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,15 +93,21 @@ def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, r
 class _Reports(TrainerCallback):
     """Progress and logged points go to the lease; checkpoints happen when they are due."""
 
-    def __init__(self, attempt: Attempt, is_due: Callable[[int], bool]) -> None:
-        self._attempt, self._is_due = attempt, is_due
-        self._last = (time.monotonic(), attempt.tokens)
+    def __init__(self, trainer: "RunTrainer") -> None:
+        self._trainer, self._attempt = trainer, trainer.attempt
+        self._last = (time.monotonic(), self._attempt.tokens)
+
+    def on_train_begin(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+        """The first logged point is about the same steps as if training had never stopped."""
+        self._last = (time.monotonic(), self._attempt.tokens)
+        self._trainer.restore_window()
+        return control
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Progress; is a checkpoint due?"""
         self._attempt.lease.work_pauses()
         self._attempt.lease.report(state.global_step, self._attempt.tokens)
-        control.should_save = self._is_due(state.global_step)
+        control.should_save = self._trainer.checkpoint_is_due(state.global_step)
         return control
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -122,12 +127,16 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     attempt: Attempt
     checkpoint_every_steps: int
     optimizer: torch.optim.Optimizer | None
+    # The Trainer's and TRL's sums since the last logged point.
+    _metrics: dict[str, dict[str, list[float]]]
+    _tr_loss: torch.Tensor
+    _globalstep_last_logged: int
 
     def follow(self, attempt: Attempt, checkpoint_every_steps: int) -> None:
         """Report to this attempt's lease."""
         self.attempt, self.checkpoint_every_steps = attempt, checkpoint_every_steps
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Reports(attempt, self.checkpoint_is_due))
+        self.add_callback(_Reports(self))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the recipe names; AdamW is the Trainer's own."""
@@ -162,6 +171,18 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     def after_resume(self, step: int) -> None:
         """Called with the weights of the checkpoint of `step` loaded, before training goes on."""
 
+    def _remember_window(self) -> None:
+        """What the next logged point has gathered so far: it is a mean over steps on both sides of the checkpoint."""
+        metrics = {name: list(values) for name, values in self._metrics["train"].items()}
+        self.attempt.state["window"] = [self._globalstep_last_logged, float(self._tr_loss), metrics]
+
+    def restore_window(self) -> None:
+        """Go on with the logged point that the checkpoint had begun."""
+        if "window" in self.attempt.state:
+            self._globalstep_last_logged, loss, metrics = self.attempt.state["window"]
+            self._tr_loss += loss
+            self._metrics["train"].update(metrics)
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch; its loss must be a number."""
         self.attempt.lease.work_begins()
@@ -189,6 +210,7 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  not TRL's, which writes a model card
         written = staging / f"checkpoint-{step}"
         (written / "training_args.bin").unlink(missing_ok=True)
+        self._remember_window()
         self.attempt.save_state(written)
         self.attempt.keep(written, step)
         self.after_checkpoint(step)
