@@ -46,6 +46,11 @@ class CheckpointStore:
         self._staged_in = Path(self._root) if self._is_local else cache / str(run_id)
         self.staging = self._staged_in / f"{_STAGING}{fence}"
 
+    @property
+    def tracker_directory(self) -> Path:
+        """Where trackers that write files do so, unless they are told otherwise."""
+        return self._staged_in / "tensorboard"
+
     def clear_staging(self) -> Path:
         """An empty directory to write the next checkpoint in; what earlier attempts left of theirs goes."""
         for path in self._staged_in.glob(f"{_STAGING}*"):

@@ -20,6 +20,7 @@ from services.training.lease import RunLease
 from services.training.optimizers import muon
 from services.training.policies import Start
 from services.training.settings import TrainingSettings
+from services.training.trackers import tracker_callbacks
 from shared.contracts.recipe import Optimizer, RlRecipe, SftRecipe
 from shared.contracts.runs import RunFailure, RunIn
 
@@ -137,6 +138,9 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.attempt, self.checkpoint_every_steps = attempt, checkpoint_every_steps
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(self))
+        self.args.run_name = attempt.run.publish_name
+        for tracker in tracker_callbacks(attempt.settings.training_report_to, attempt.store.tracker_directory):
+            self.add_callback(tracker)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the recipe names; AdamW is the Trainer's own."""

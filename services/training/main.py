@@ -1,11 +1,12 @@
 """Wiring of the training API."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.training import api
+from services.training import api, gauges
 from services.training.settings import TrainingSettings
 from shared import web
 from shared.bus import create_celery
@@ -21,7 +22,10 @@ def create_app(settings: TrainingSettings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        refreshing = asyncio.create_task(gauges.keep(database))
         yield
+        refreshing.cancel()
+        await asyncio.wait((refreshing,))
         await database.close()
 
     app = web.create_app("training", resolved, lifespan, database.ping)

@@ -239,6 +239,24 @@ async def upsert_metrics(session: AsyncSession, run_id: UUID, metrics: Sequence[
     await session.execute(statement, rows)
 
 
+async def newest_points(session: AsyncSession) -> Sequence[RunRow]:
+    """Of every running run: run_id, policy (the name that it will publish), step, and what it logged last."""
+    newest = (
+        select(run_metrics.c["values"])
+        .where(run_metrics.c.run_id == runs.c.id)
+        .order_by(run_metrics.c.step.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    statement = select(
+        runs.c.id.label("run_id"),
+        runs.c.spec["publish_name"].astext.label("policy"),
+        runs.c.step,
+        newest.label("logged"),
+    ).where(runs.c.state == RunState.RUNNING)
+    return (await session.execute(statement)).all()
+
+
 async def list_metrics(session: AsyncSession, run_id: UUID, after: int, limit: int) -> Sequence[RunRow]:
     """Logged points of a run in the order of their steps, beginning after step `after`."""
     statement = (

@@ -24,6 +24,9 @@ class TrainingSettings(Settings):
         default=144, ge=1, description="as training_attempts, while the disk is full"
     )
     training_disk_full_backoff_s: float = Field(default=600.0, ge=0, description="how long a full disk is left alone")
+    training_report_to: str = Field(
+        default="", description="trackers beside our own, comma-separated: tensorboard, trackio, wandb, mlflow"
+    )
     training_peer_deadline_s: float = Field(
         default=300.0, gt=0, description="how long a peer that does not answer is asked again"
     )

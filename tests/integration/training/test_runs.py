@@ -5,6 +5,7 @@ import errno
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,13 +13,13 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from services.training import repository, service
+from services.training import gauges, repository, service
 from services.training.attempt import TrainerCommand, attempt_run
 from services.training.lease import RunLease
 from services.training.main import create_app
 from services.training.settings import TrainingSettings
 from shared.contracts.recipe import SftRecipe
-from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
+from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunMetric, RunState
 from shared.db import Database
 
 pytestmark = pytest.mark.integration
@@ -375,3 +376,22 @@ async def test_a_second_message_does_nothing(
     await attempt(database, settings, run, f"import pathlib; pathlib.Path({str(trace)!r}).touch()")
     assert not await asyncio.to_thread(trace.exists)
     assert (await read(database, run.id)).attempts == 1
+
+
+async def test_what_a_running_run_logged_last_is_in_prometheus(
+    api: httpx.AsyncClient, database: Database, campaign_id: UUID
+) -> None:
+    run = await create(database, campaign_id)
+    points = [RunMetric(step=step, values={"loss": 1.0 / step}, at=datetime.now(UTC)) for step in (1, 4)]
+    async with database.transaction() as session:
+        await repository.claim_run(session, run.id, "test", 30.0)
+        await repository.upsert_metrics(session, run.id, points)
+        await repository.beat(session, run.id, 1, 4, 100, 30.0)
+    await gauges.refresh(database)
+    labels = f'policy="sft-0",run="{run.id}"'
+    lines = (await api.get("/metrics")).text.splitlines()
+    assert f"headwater_training_step{{{labels}}} 4.0" in lines
+    assert f'headwater_training_value{{metric="loss",{labels}}} 0.25' in lines
+    await api.post(f"/v1/runs/{run.id}/cancel")
+    await gauges.refresh(database)
+    assert str(run.id) not in (await api.get("/metrics")).text

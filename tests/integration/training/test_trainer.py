@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from services.training import repository, service
 from services.training.attempt import TrainerCommand, attempt_run, trainer_command
@@ -554,3 +555,30 @@ def training_step(self, *arguments, **options):
 loop.Trainer.training_step = training_step
 execute.main()
 """
+
+
+async def test_a_run_writes_its_curves_for_tensorboard(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    campaign_id: UUID,
+    tmp_path: Path,
+) -> None:
+    run = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "curves", steps=2))
+    await attempt(run, database, settings.model_copy(update={"training_report_to": "tensorboard"}))
+    events = EventAccumulator(str(tmp_path / "artifacts" / "runs" / str(run.id) / "tensorboard")).Reload()
+    assert [point.step for point in events.Scalars("train/loss")] == [1, 2]
+
+
+async def test_a_tracker_that_is_not_installed_is_named(
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    campaign_id: UUID,
+    tmp_path: Path,
+) -> None:
+    run = await create(database, sft_run(campaign_id, peers, tiny_model, tmp_path, "nowhere", steps=2))
+    with pytest.raises(RunError, match="HEADWATER_TRAINING_REPORT_TO is 'nobody'"):
+        await attempt(run, database, settings.model_copy(update={"training_report_to": "nobody"}))
