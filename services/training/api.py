@@ -5,6 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from services.training import service
+from services.training.admission import admit
 from shared.bus import ADVANCE_TASK, EXECUTE_TASK, hint
 from shared.contracts.base import Contract
 from shared.contracts.runs import Run, RunIn, RunMetric, RunState
@@ -20,7 +21,14 @@ class RunList(Contract):
 
 @router.post("", status_code=201, responses={200: {"model": Run}})
 async def create_run(run: RunIn, request: Request, response: Response) -> Run:
-    """Store a run (201), or return the one with this key (200), and wake a training worker."""
+    """Store a run (201), or return the one with this key (200), and wake a training worker.
+
+    A new one is refused (422, 409) when the policy, snapshot or order that it names is not there or does not fit.
+    """
+    async with request.app.state.database.transaction() as session:
+        is_known = await service.is_stored(session, run)
+    if not is_known:
+        await admit(request.app.state.peers, run)
     async with request.app.state.database.transaction() as session:
         stored, is_new = await service.create_run(session, run)
     if stored.state is RunState.QUEUED:

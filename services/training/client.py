@@ -17,7 +17,7 @@ from services.training.settings import TrainingSettings
 from shared import arrow
 from shared.arrow.lease import PackedLease, read
 from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
-from shared.contracts.orders import OrderPolicy
+from shared.contracts.orders import Order, OrderPolicy
 from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.snapshots import Snapshot
 from shared.errors import HeadwaterError
@@ -64,6 +64,10 @@ class Peers:
         """One snapshot."""
         return await self._ask(lambda: call(self.pool, "GET", f"/v1/snapshots/{snapshot_id}", Snapshot))
 
+    async def order(self, order_id: UUID) -> Order:
+        """One order."""
+        return await self._ask(lambda: call(self.pool, "GET", f"/v1/orders/{order_id}", Order))
+
     async def use_policy(self, order_id: UUID, policy: Policy) -> None:
         """From now on the standing order samples with `policy`."""
         body = OrderPolicy(policy_id=policy.id, policy_version=policy.version).model_dump(mode="json")
@@ -98,11 +102,11 @@ class Peers:
 
 
 @asynccontextmanager
-async def open_peers(settings: TrainingSettings) -> AsyncIterator[Peers]:
-    """Clients for as long as the block lasts."""
+async def open_peers(settings: TrainingSettings, deadline_s: float) -> AsyncIterator[Peers]:
+    """Clients for as long as the block lasts. `deadline_s`: how long a peer that does not answer is asked again."""
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(service_client(settings.pool_url, settings, REQUEST_DEADLINE_S))
         generation = await stack.enter_async_context(
             service_client(settings.generation_url, settings, REQUEST_DEADLINE_S)
         )
-        yield Peers(pool, generation, settings.training_peer_deadline_s)
+        yield Peers(pool, generation, deadline_s)

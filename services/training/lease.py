@@ -123,7 +123,9 @@ class RunLease:
     async def _open(self) -> None:
         self._database = Database(self.settings.database_url, pool_size=2)
         self._resources.push_async_callback(self._database.close)
-        self.peers = await self._resources.enter_async_context(open_peers(self.settings))
+        self.peers = await self._resources.enter_async_context(
+            open_peers(self.settings, self.settings.training_peer_deadline_s)
+        )
         row = await self._row()
         self.step, self.tokens = row.step, row.tokens
         await self._beat()

@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.training import api, gauges
+from services.training.client import open_peers
 from services.training.settings import TrainingSettings
 from shared import web
 from shared.bus import create_celery
 from shared.db import Database
 from shared.log import configure_logging
+
+ADMISSION_DEADLINE_S = 5.0
 
 
 def create_app(settings: TrainingSettings | None = None) -> FastAPI:
@@ -21,9 +24,11 @@ def create_app(settings: TrainingSettings | None = None) -> FastAPI:
     database = Database(resolved.database_url)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         refreshing = asyncio.create_task(gauges.keep(database))
-        yield
+        async with open_peers(resolved, ADMISSION_DEADLINE_S) as peers:
+            app.state.peers = peers
+            yield
         refreshing.cancel()
         await asyncio.wait((refreshing,))
         await database.close()

@@ -24,13 +24,12 @@ from services.training.client import Peers
 from services.training.failures import RunError
 from services.training.lease import RunLease
 from shared.artifacts import HASH_FILE, fetch_directory, publish_directory
-from shared.contracts.policies import Policy, PolicyIn, PolicyKind
+from shared.contracts.policies import TRAINABLE_KINDS, Policy, PolicyIn, PolicyKind
 from shared.contracts.recipe import LoraRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import HeadwaterError
 
 _NOT_COPIED = (".safetensors", ".bin", ".pt", ".gguf", ".index.json", HASH_FILE, "README.md")
-_TRAINABLE_KINDS = (PolicyKind.BASE, PolicyKind.CHECKPOINT, PolicyKind.ADAPTER)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ async def fetch_start(peers: Peers, policy_id: UUID, cache: Path) -> Start:
     """The start policy from the registry, its files verified. Raises: RunError `bad_model`."""
     try:
         policy = await peers.policy(policy_id)
-        if policy.kind not in _TRAINABLE_KINDS:
+        if policy.kind not in TRAINABLE_KINDS:
             raise _bad_model(policy, f"a policy of kind '{policy.kind}' has no weights; start from one that has")
         base, adapter_directory = policy, None
         if policy.kind is PolicyKind.ADAPTER:

@@ -41,6 +41,11 @@ def run_of(row: RunRow) -> Run:
     )
 
 
+async def is_stored(session: AsyncSession, run: RunIn) -> bool:
+    """Whether the campaign has a run with this key."""
+    return await repository.run_by_key(session, run.campaign_id, run.key) is not None
+
+
 async def create_run(session: AsyncSession, run: RunIn) -> tuple[Run, bool]:
     """Store a run once per (campaign, key); returns it and whether it is new.
 

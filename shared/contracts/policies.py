@@ -19,6 +19,10 @@ class PolicyKind(StrEnum):
     REFERENCE = "reference"
 
 
+# Those with weights.
+TRAINABLE_KINDS = (PolicyKind.BASE, PolicyKind.CHECKPOINT, PolicyKind.ADAPTER)
+
+
 class PolicyIn(Contract):
     """Registration of a policy; idempotent by (campaign, name, content_hash).
 

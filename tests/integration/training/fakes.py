@@ -45,7 +45,7 @@ class FakePeers:
     order_policies: list[OrderPolicy] = field(default_factory=list)
     live: list[UUID] = field(default_factory=list)
     broken_loads: int = 0
-    busy: bool = False
+    busy_after: int | None = None  # so many more questions about a policy are answered
     asked_while_busy: int = 0
     url: str = ""
 
@@ -108,9 +108,11 @@ class FakePeers:
 
         @app.get("/v1/policies/{policy_id}")
         async def policy(policy_id: UUID) -> Any:
-            if self.busy:
+            if self.busy_after == 0:
                 self.asked_while_busy += 1
                 return JSONResponse({}, 503)
+            if self.busy_after is not None:
+                self.busy_after -= 1
             return self.policies.get(policy_id) or JSONResponse({}, 404)
 
         @app.get("/v1/policies")

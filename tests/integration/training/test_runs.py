@@ -21,6 +21,7 @@ from services.training.settings import TrainingSettings
 from shared.contracts.recipe import SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunMetric, RunState
 from shared.db import Database
+from tests.integration.training.fakes import FakePeers
 
 pytestmark = pytest.mark.integration
 
@@ -94,9 +95,15 @@ async def attempt(database: Database, settings: TrainingSettings, run: Run, sour
     return await read(database, run.id)
 
 
-async def test_a_run_is_created_once_per_key(api: httpx.AsyncClient, campaign_id: UUID) -> None:
-    body = run_in(campaign_id).model_dump(mode="json")
-    first, again = await api.post("/v1/runs", json=body), await api.post("/v1/runs", json=body)
+async def test_a_run_is_created_once_per_key(
+    api: httpx.AsyncClient, peers: FakePeers, tiny_model: Path, tmp_path: Path, campaign_id: UUID
+) -> None:
+    start, snapshot = peers.add_base(campaign_id, tiny_model), peers.add_snapshot(campaign_id, tmp_path, [{"a": 1}])
+    wanted = run_in(campaign_id, start_policy_id=start.id, snapshot_id=snapshot.id)
+    body = wanted.model_dump(mode="json")
+    first = await api.post("/v1/runs", json=body)
+    peers.policies.clear()  # what is stored is not held against the present
+    again = await api.post("/v1/runs", json=body)
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json() == again.json()
     assert (first.json()["state"], first.json()["steps"]) == ("queued", 10)
@@ -106,6 +113,18 @@ async def test_a_run_is_created_once_per_key(api: httpx.AsyncClient, campaign_id
     assert [item["id"] for item in listed.json()["items"]] == [first.json()["id"]]
     assert (await api.get(f"/v1/runs/{uuid4()}")).status_code == 404
     assert (await api.get("/health/ready")).status_code == 200
+
+
+async def test_a_run_from_nowhere_is_refused_and_not_stored(
+    api: httpx.AsyncClient, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+) -> None:
+    body = run_in(campaign_id).model_dump(mode="json")
+    refused = await api.post("/v1/runs", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "not_found")
+    start = peers.add_base(campaign_id, tiny_model)
+    refused = await api.post("/v1/runs", json=body | {"start_policy_id": str(start.id)})
+    assert "no snapshot" in refused.json()["error"]["message"]
+    assert (await api.get("/v1/runs", params={"campaign": str(campaign_id)})).json()["items"] == []
 
 
 async def test_a_run_is_leased_by_one_worker_at_a_time(database: Database, campaign_id: UUID) -> None:

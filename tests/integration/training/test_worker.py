@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from uuid import UUID, uuid4
+from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -32,13 +33,17 @@ def worker(settings: TrainingSettings) -> Iterator[subprocess.Popen[bytes]]:
     process.wait(timeout=60)
 
 
-def run_in(campaign_id: UUID, key: str) -> RunIn:
+def run_in(peers: FakePeers, directory: Path, campaign_id: UUID, key: str) -> RunIn:
+    """A run from weights that are on no disk any more."""
+    (directory / "gone").mkdir(exist_ok=True)
+    start = peers.add_base(campaign_id, directory / "gone")
+    (directory / "gone").rmdir()
     return RunIn(
         campaign_id=campaign_id,
         key=key,
         method=RunMethod.SFT,
-        start_policy_id=uuid4(),
-        snapshot_id=uuid4(),
+        start_policy_id=start.id,
+        snapshot_id=peers.add_snapshot(campaign_id, directory, [{"question_id": "1"}]).id,
         sft=SftRecipe(),
         publish_name=key,
         first_version=1,
@@ -46,13 +51,20 @@ def run_in(campaign_id: UUID, key: str) -> RunIn:
 
 
 async def test_runs_are_executed_and_given_back_by_a_worker_that_stops(
-    settings: TrainingSettings, worker: subprocess.Popen[bytes], peers: FakePeers, campaign_id: UUID
+    settings: TrainingSettings,
+    worker: subprocess.Popen[bytes],
+    peers: FakePeers,
+    tmp_path: Path,
+    campaign_id: UUID,
 ) -> None:
-    transport = httpx.ASGITransport(create_app(settings))
-    async with httpx.AsyncClient(transport=transport, base_url="http://training") as api:
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://training") as api,
+    ):
 
         async def create(key: str) -> dict[str, str]:
-            body = run_in(campaign_id, key).model_dump(mode="json")
+            body = run_in(peers, tmp_path, campaign_id, key).model_dump(mode="json")
             created: dict[str, str] = (await api.post("/v1/runs", json=body)).json()
             return created
 
@@ -74,7 +86,7 @@ async def test_runs_are_executed_and_given_back_by_a_worker_that_stops(
         assert message["headers"]["task"] == ADVANCE_TASK
         assert str(campaign_id) in message["headers"]["argsrepr"]
 
-        peers.busy = True
+        peers.busy_after = 1  # the run is taken, its trainer waits
         run = await create("waiting-for-generation")
         while not peers.asked_while_busy:
             assert worker.poll() is None
