@@ -37,8 +37,8 @@ async def admit(peers: Peers, run: RunIn) -> None:
 
 
 def _require_one_method(run: RunIn) -> None:
-    is_sft = run.method is RunMethod.SFT
-    foreign = ("order_id", "rl") if is_sft else ("snapshot_id", "sft")
+    of_sft = ["sft"] if run.order_id is None else ["snapshot_id", "sft"]
+    foreign = ["order_id", "rl"] if run.method is RunMethod.SFT else of_sft
     given = [f"'{name}'" for name in foreign if getattr(run, name) is not None]
     if given:
         raise _refused(
