@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from services.generation.client.transfer import Transfer, TransferFailedError
 from shared.contracts.generation import SamplingParameters
 
 BASE_MODEL = "base"
@@ -58,8 +59,9 @@ class ServedModels:
 class EngineClient:
     """One engine replica. Every call has a deadline; a cancelled call closes its connection, which aborts it in the engine."""
 
-    def __init__(self, url: str, connections: int) -> None:
+    def __init__(self, url: str, connections: int, transfer: Transfer | None = None) -> None:
         self.url = url
+        self._transfer = transfer
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
         self._http = httpx.AsyncClient(base_url=url, timeout=CONTROL_TIMEOUT_S, limits=limits, trust_env=False)
 
@@ -99,7 +101,16 @@ class EngineClient:
         await self._call("POST", "/resume")
 
     async def reload_weights(self, directory: Path, timeout_s: float) -> None:
-        """Replace the full weights in place. After a refusal it must not run before a later reload succeeds."""
+        """Replace the full weights in place, by files or, with a `transfer`, over NCCL.
+
+        After a refusal it must not run before a later reload succeeds.
+        """
+        if self._transfer is not None:
+            try:
+                await self._transfer.send(self.url, directory, timeout_s)
+            except TransferFailedError as error:
+                raise EngineRefusedError(f"no weights over NCCL: {error}", 502) from error
+            return
         weights = {"weights_path": str(directory)}
         if not await self._mended("reload_checkpoint", weights, timeout_s):
             await self._rpc("reload_weights", weights, timeout_s)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from services.generation.client.engine import EngineClient, EngineDownError
+from services.generation.client.transfer import Transfer
 from services.generation.service.replica import ReplacedError, Replica, Target
 from services.generation.settings import GenerationSettings
 from shared.errors import HeadwaterError, UnavailableError
@@ -27,7 +28,8 @@ class Fleet:
 
     def __init__(self, settings: GenerationSettings) -> None:
         self._settings = settings
-        clients = (EngineClient(url, settings.prompts_in_flight) for url in settings.engines())
+        transfer = _transfer(settings)
+        clients = (EngineClient(url, settings.prompts_in_flight, transfer) for url in settings.engines())
         self.replicas = tuple(Replica(client, settings) for client in clients)
         self._changed = asyncio.Event()
 
@@ -135,3 +137,9 @@ class Fleet:
     def is_live(self, base_hash: str, adapter_id: str | None) -> bool:
         """Whether every replica holds the policy right now."""
         return all(replica.holds(base_hash, adapter_id) for replica in self.replicas)
+
+
+def _transfer(settings: GenerationSettings) -> Transfer | None:
+    if settings.engine_weight_transfer == "files":
+        return None
+    return Transfer(settings.engine_transfer_address, settings.engine_workers)
