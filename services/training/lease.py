@@ -64,6 +64,7 @@ class RunLease:
         self._working_since: float | None = None
         self._lock = threading.Lock()
         self._metrics: list[RunMetric] = []
+        self._message: str | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lease", daemon=True)
         self._held_until = time.monotonic() + settings.training_lease_s
@@ -101,6 +102,12 @@ class RunLease:
     def report(self, step: int, tokens: int) -> None:
         """Progress, written with the next heartbeat."""
         self.step, self.tokens = step, tokens
+
+    def say(self, message: str) -> None:
+        """What the run is doing when it makes no steps, shown with the next heartbeat; nothing: it goes on."""
+        # Whoever never waited leaves what is said of the attempt before.
+        if message or self._message:
+            self._message = message
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """One logged point, written with the next heartbeat. What is not a number is left out."""
@@ -176,7 +183,9 @@ class RunLease:
         sent_at, lease_s = time.monotonic(), self.settings.training_lease_s
         try:
             async with self._database.transaction() as session:
-                held = await repository.beat(session, self.run_id, self.fence, self.step, self.tokens, lease_s)
+                held = await repository.beat(
+                    session, self.run_id, self.fence, self.step, self.tokens, lease_s, self._message
+                )
                 if held:
                     await repository.upsert_metrics(session, self.run_id, metrics)
         except BaseException:

@@ -137,10 +137,15 @@ async def lock_held(session: AsyncSession, run_id: UUID, fence: int) -> bool:
     return (await session.execute(select(runs.c.id).where(held).with_for_update())).first() is not None
 
 
-async def beat(session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int, lease_s: float) -> bool:
-    """Extend the lease and record progress; False when the lease is lost."""
+async def beat(
+    session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int, lease_s: float, message: str | None = None
+) -> bool:
+    """Extend the lease and record progress; False when the lease is lost. `message` (if any) takes the place of the last one."""
+    values: dict[str, object] = {"step": step, "tokens": tokens}
+    if message is not None:
+        values |= {"message": message, "failure": None}
     lease_expires_at = func.now() + timedelta(seconds=lease_s)
-    return await _fenced(session, run_id, fence, step=step, tokens=tokens, lease_expires_at=lease_expires_at)
+    return await _fenced(session, run_id, fence, lease_expires_at=lease_expires_at, **values)
 
 
 async def record_checkpoint(session: AsyncSession, run_id: UUID, fence: int, step: int) -> bool:

@@ -81,7 +81,7 @@ class Run(RunIn):
     """A run and where it stands. `tokens`: tokens trained on so far. `policy_id`: the final published policy.
 
     `failure` and `message`: why it failed; while it is queued or running, why the last attempt ended, until there is a new
-    checkpoint.
+    checkpoint, or (`message` alone) what it waits for.
     """
 
     id: UUID

@@ -32,9 +32,9 @@ def show_snapshot(stage: StageRow, snapshot: Snapshot) -> None:
 
 
 def show_run(stage: StageRow, run: Run) -> None:
-    """A run counts its steps."""
+    """A run counts its steps, and says what it waits for."""
     stage.done, stage.total, stage.unit = run.step, run.steps, "steps"
-    stage.detail = "queued" if run.state is RunState.QUEUED else ""
+    stage.detail = ": ".join(part for part in ("queued" if run.state is RunState.QUEUED else "", run.message) if part)
     stage.tokens_trained = run.tokens
 
 

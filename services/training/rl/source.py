@@ -8,6 +8,7 @@ are given up, and the attempt ends with `batch_lost`: the next one goes on from 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from services.training.failures import RunError
@@ -50,7 +51,7 @@ class BatchSource:
             lease_s=BATCH_LEASE_S,
         )
         self.lease.work_pauses()
-        asked_at = time.monotonic()
+        asked_at, since = time.monotonic(), datetime.now(UTC)
         dropped_stale = 0
         while True:
             batch = self.lease.wait(self.lease.peers.lease_batch(request))
@@ -59,6 +60,7 @@ class BatchSource:
             if batch.batch_id is not None:
                 self.unacknowledged.append((batch.batch_id, step))
                 self.lease.work_begins()
+                self.lease.say("")
                 return replace(batch, dropped_stale=dropped_stale), waited_s
             if waited_s > self.recipe.stall_timeout_s:
                 raise RunError(
@@ -67,6 +69,10 @@ class BatchSource:
                     f"{batch.waiting} wait, {dropped_stale} were too old. Is a sampling worker running, and are there "
                     "questions in the states that the recipe names?",
                 )
+            self.lease.say(
+                f"Step {step + 1} waits for groups: {batch.waiting} of {request.groups} of order {self.order_id} are there, "
+                f"since {since:%Y-%m-%d %H:%M:%S} UTC."
+            )
             self.sleep(min(POLL_S, self.recipe.stall_timeout_s / 10))
 
     def acknowledge(self, checkpoint_step: int) -> None:

@@ -362,6 +362,25 @@ async def test_a_trainer_that_hangs_with_its_heartbeat_is_ended_by_the_worker(
     assert "silent for a whole lease" in run.message
 
 
+async def test_a_running_run_says_what_it_waits_for(
+    database: Database, settings: TrainingSettings, campaign_id: UUID
+) -> None:
+    run = await attempt(database, settings, await create(database, campaign_id), CRASHED)
+    fence = await claim(database, run.id)
+    assert fence is not None
+    with RunLease(settings, run.id, fence) as lease:
+        lease.say("")
+        await asyncio.to_thread(lease.wait, lease._beat())
+        assert (await read(database, run.id)).failure is RunFailure.CRASHED
+        lease.say("Step 5 waits for groups: 3 of 16 are there.")
+        while (now := await read(database, run.id)).message != "Step 5 waits for groups: 3 of 16 are there.":
+            await asyncio.sleep(0.05)
+        assert (now.state, now.failure) == (RunState.RUNNING, None)
+        lease.say("")
+        while (await read(database, run.id)).message:
+            await asyncio.sleep(0.05)
+
+
 async def test_whoever_takes_a_run_over_says_why(database: Database, campaign_id: UUID) -> None:
     run = await create(database, campaign_id)
     await claim(database, run.id)

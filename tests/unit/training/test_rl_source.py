@@ -11,7 +11,8 @@ import pytest
 from services.training.failures import RunError
 from services.training.lease import RunLease
 from services.training.rl.source import BatchSource
-from shared.contracts.batches import BatchAck, BatchRelease
+from shared.arrow.lease import PackedLease
+from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
 from shared.contracts.recipe import RlRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import ConflictError, HeadwaterError, NotFoundError
@@ -24,6 +25,11 @@ class Pool:
     refused: dict[int, HeadwaterError] = field(default_factory=dict)
     acknowledged: list[int] = field(default_factory=list)
     released_from: list[int] = field(default_factory=list)
+    answers: list[PackedLease] = field(default_factory=list)
+
+    async def lease_batch(self, _request: BatchLeaseRequest) -> PackedLease:
+        """The next answer; the last one for ever."""
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     async def acknowledge(self, _batch_id: UUID, request: BatchAck) -> None:
         """Take or refuse it."""
@@ -43,6 +49,20 @@ class Lease:
     peers: Pool
     run_id: UUID = field(default_factory=uuid4)
     fence: int = 1
+    said: list[str] = field(default_factory=list)
+    is_watched: bool = True
+
+    def say(self, message: str) -> None:
+        """Note it."""
+        self.said.append(message)
+
+    def work_begins(self) -> None:
+        """A step is under way."""
+        self.is_watched = True
+
+    def work_pauses(self) -> None:
+        """No step is under way."""
+        self.is_watched = False
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run it."""
@@ -51,6 +71,31 @@ class Lease:
 
 def source(pool: Pool, given_up: list[int]) -> BatchSource:
     return BatchSource(cast("RunLease", Lease(pool)), UUID(int=2), RlRecipe(), 0, given_up.append)
+
+
+def test_a_run_that_waits_for_groups_says_how_many_there_are() -> None:
+    batch_id = uuid4()
+    lease = Lease(
+        Pool(answers=[PackedLease(None, [], 3, 1), PackedLease(None, [], 9, 0), PackedLease(batch_id, [], 0, 0)])
+    )
+    watched: list[bool] = []
+    batches = BatchSource(cast("RunLease", lease), UUID(int=2), RlRecipe(), 0, lambda _: None)
+    batches.sleep = lambda _: watched.append(lease.is_watched)
+    batch, _ = batches.next_batch(4)
+    assert (batch.batch_id, batch.dropped_stale) == (batch_id, 1)
+    assert [said[: said.index(" are")] for said in lease.said[:-1]] == [
+        f"Step 5 waits for groups: {waiting} of 16 of order {UUID(int=2)}" for waiting in (3, 9)
+    ]
+    assert (lease.said[-1], watched, lease.is_watched) == ("", [False, False], True)
+
+
+def test_waiting_for_groups_has_an_end() -> None:
+    lease = Lease(Pool(answers=[PackedLease(None, [], 3, 0)]))
+    recipe = RlRecipe(stall_timeout_s=0.001)
+    batches = BatchSource(cast("RunLease", lease), UUID(int=2), recipe, 0, lambda _: None)
+    with pytest.raises(RunError, match="3 wait") as ended:
+        batches.next_batch(0)
+    assert ended.value.failure is RunFailure.NO_PROGRESS
 
 
 def test_only_what_the_checkpoint_holds_is_acknowledged() -> None:
