@@ -68,7 +68,8 @@ def sft_trainer(base_directory: Path, recipe: SftRecipe, directory: Path, rows: 
 
 def alone(trainer: T, run: RunIn) -> T:
     """The trainer with an attempt that has no lease."""
-    attempt: Any = SimpleNamespace(tokens=0, run=run, state={})
+    lease = SimpleNamespace(work_begins=lambda: None, work_pauses=lambda: None)
+    attempt: Any = SimpleNamespace(tokens=0, run=run, state={}, lease=lease)
     trainer.attempt = attempt
     return trainer
 
