@@ -34,4 +34,4 @@ def test_every_key_is_documented(key: str) -> None:
 def test_example_recipe_is_valid(path: Path) -> None:
     content = tomllib.loads(path.read_text())
     assert content.pop("name") == path.stem
-    assert Recipe.model_validate(content).model.base == path.stem
+    assert Recipe.model_validate(content).model.base.rpartition("/")[2].lower() == path.stem
