@@ -77,3 +77,20 @@ async def cancel_run(run_id: UUID, request: Request) -> Run:
     if ended:
         hint(request.app.state.celery, ADVANCE_TASK, str(run.campaign_id))
     return run
+
+
+@router.post("/{run_id}/pause")
+async def pause_run(run_id: UUID, request: Request) -> Run:
+    """Pause a run: its trainer ends the step, writes a checkpoint and lets go (`pausing`, then `paused`). Again is harmless."""
+    async with request.app.state.database.transaction() as session:
+        return await service.pause_run(session, run_id)
+
+
+@router.post("/{run_id}/resume")
+async def resume_run(run_id: UUID, request: Request) -> Run:
+    """Put a paused run back into the queue; it goes on from its checkpoint. Again is harmless."""
+    async with request.app.state.database.transaction() as session:
+        run = await service.resume_run(session, run_id)
+    if run.state is RunState.QUEUED:
+        hint(request.app.state.celery, EXECUTE_TASK, str(run.id))
+    return run

@@ -25,7 +25,7 @@ from services.training import repository
 from services.training.failures import EXIT_LOST, Failure, give_up, is_retried, judge_exit
 from services.training.repository import RunRow
 from services.training.settings import TrainingSettings
-from shared.contracts.runs import RunFailure, RunState
+from shared.contracts.runs import RunFailure
 from shared.db import Database
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ async def _is_held(database: Database, row: RunRow) -> bool:
     except (SQLAlchemyError, OSError, TimeoutError) as error:
         log.warning("run %s: could not look at the lease (%s)", row.id, error)
         return True
-    return now is not None and now.fence == row.fence and now.state == RunState.RUNNING and not now.claimable
+    return now is not None and now.fence == row.fence and now.reads in repository.HELD
 
 
 async def _execute(

@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from services.training.attempt import trainer_environment
-from services.training.failures import EXIT_FAILED, RunError, name_failure
+from services.training.failures import EXIT_FAILED, RunError, RunPausedError, name_failure
 from services.training.lease import RunLease
 from services.training.settings import TrainingSettings
 from shared.contracts.runs import RunMethod
@@ -44,7 +44,7 @@ def leave_vllm_out() -> None:
 
 
 def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
-    """Train the leased run to its end, publish its policy, mark it succeeded."""
+    """Train the leased run to its end, publish its policy, mark it succeeded; or to a pause, when somebody asks for one."""
     leave_vllm_out()
     import torch
     import transformers
@@ -64,10 +64,15 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
     store = CheckpointStore(artifacts_url, lease.run_id, lease.fence, cache)
     attempt = Attempt(lease, settings, run, start, store, artifacts_url)
     publisher = Publisher(lease, start, artifacts_url, run.campaign_id)
-    if run.method is RunMethod.SFT:
-        model, version = train_sft(attempt), run.first_version
-    else:
-        model, version = train_rl(attempt, publisher), final_version(run)
+    try:
+        if run.method is RunMethod.SFT:
+            model, version = train_sft(attempt), run.first_version
+        else:
+            model, version = train_rl(attempt, publisher), final_version(run)
+    except RunPausedError:
+        lease.pause()
+        log.info("run %s is paused after step %d", lease.run_id, lease.step)
+        return
     policy = publisher.publish(model, run.publish_name, version, lease.step)
     lease.succeed(policy.id, policy.version)
     log.info("run %s published '%s' version %d", lease.run_id, policy.name, policy.version)

@@ -27,6 +27,10 @@ class RunError(Exception):
         self.sentence = sentence
 
 
+class RunPausedError(Exception):
+    """Somebody asked for a pause: no failure, the trainer writes a checkpoint and ends."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What a run's row says about its end."""

@@ -21,12 +21,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.training import repository
 from services.training.client import Peers, open_peers
-from services.training.failures import EXIT_HUNG, EXIT_LOST
+from services.training.failures import EXIT_HUNG, EXIT_LOST, RunPausedError
 from services.training.settings import TrainingSettings
-from shared.contracts.runs import RunIn, RunMetric
+from shared.contracts.runs import RunIn, RunMetric, RunState
 from shared.db import Database
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class RunLease:
         self._lock = threading.Lock()
         self._metrics: list[RunMetric] = []
         self._message: str | None = None
+        self._pause_is_wanted = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lease", daemon=True)
         self._held_until = time.monotonic() + settings.training_lease_s
@@ -103,6 +105,11 @@ class RunLease:
         """Progress, written with the next heartbeat."""
         self.step, self.tokens = step, tokens
 
+    def check_pause(self) -> None:
+        """Between two steps. Raises: RunPausedError when somebody asked for a pause."""
+        if self._pause_is_wanted:
+            raise RunPausedError
+
     def say(self, message: str) -> None:
         """What the run is doing when it makes no steps, shown with the next heartbeat; nothing: it goes on."""
         # Whoever never waited leaves what is said of the attempt before.
@@ -125,7 +132,21 @@ class RunLease:
 
     def succeed(self, policy_id: UUID, policy_version: int) -> None:
         """The run is over: last metrics, progress and policy are written."""
-        self.wait(self._finish(policy_id, policy_version))
+        self.wait(
+            self._finish(
+                lambda session: repository.record_success(
+                    session, self.run_id, self.fence, policy_id, policy_version, self.step, self.tokens
+                )
+            )
+        )
+
+    def pause(self) -> None:
+        """The trainer ends, its checkpoint is written, and nobody takes the run until it is resumed."""
+        self.wait(
+            self._finish(
+                lambda session: repository.record_pause(session, self.run_id, self.fence, self.step, self.tokens)
+            )
+        )
 
     async def _open(self) -> None:
         self._database = Database(self.settings.database_url, pool_size=2)
@@ -183,17 +204,18 @@ class RunLease:
         sent_at, lease_s = time.monotonic(), self.settings.training_lease_s
         try:
             async with self._database.transaction() as session:
-                held = await repository.beat(
+                state = await repository.beat(
                     session, self.run_id, self.fence, self.step, self.tokens, lease_s, self._message
                 )
-                if held:
+                if state is not None:
                     await repository.upsert_metrics(session, self.run_id, metrics)
         except BaseException:
             with self._lock:
                 self._metrics = metrics + self._metrics
             raise
-        if not held:
+        if state is None:
             self._lose("another worker has taken the run, or it was ended")
+        self._pause_is_wanted = state is RunState.PAUSING
         self._held_until = sent_at + lease_s
 
     def _lose(self, why: str) -> None:
@@ -233,17 +255,15 @@ class RunLease:
                     await repository.record_checkpoint(session, self.run_id, self.fence, checkpoint_step)
         return working
 
-    async def _finish(self, policy_id: UUID, policy_version: int) -> None:
+    async def _finish(self, record: Callable[[AsyncSession], Coroutine[Any, Any, bool]]) -> None:
         await self._until_written("a heartbeat", self._beat)
         if self._beating is not None:
             self._beating.cancel()
             self._beating = None
-        held = await self._until_written("the end", lambda: self._record_success(policy_id, policy_version))
+        held = await self._until_written("the end", lambda: self._record(record))
         if not held:
             self._lose("another worker has taken the run, or it was ended")
 
-    async def _record_success(self, policy_id: UUID, policy_version: int) -> bool:
+    async def _record(self, record: Callable[[AsyncSession], Coroutine[Any, Any, bool]]) -> bool:
         async with asyncio.timeout(BEAT_DEADLINE_S), self._database.transaction() as session:
-            return await repository.record_success(
-                session, self.run_id, self.fence, policy_id, policy_version, self.step, self.tokens
-            )
+            return await record(session)

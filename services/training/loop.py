@@ -15,7 +15,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from services.training.checkpoints import CheckpointStore
-from services.training.failures import RunError
+from services.training.failures import RunError, RunPausedError
 from services.training.lease import RunLease
 from services.training.optimizers import muon
 from services.training.policies import Start
@@ -104,6 +104,11 @@ class _Reports(TrainerCallback):
         self._trainer.restore_window()
         return control
 
+    def on_step_begin(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
+        """The place to pause: nothing of the next step has begun."""
+        self._attempt.lease.check_pause()
+        return control
+
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Progress; is a checkpoint due?"""
         self._attempt.lease.work_pauses()
@@ -128,6 +133,7 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     attempt: Attempt
     checkpoint_every_steps: int
     optimizer: torch.optim.Optimizer | None
+    _kept_step: int = 0
     # The Trainer's and TRL's sums since the last logged point.
     _metrics: dict[str, dict[str, list[float]]]
     _tr_loss: torch.Tensor
@@ -159,7 +165,18 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         """Called when the checkpoint of `step` is durable."""
 
     def train_to_the_end(self) -> None:
-        """Train from the newest checkpoint, or from the start; afterwards the last checkpoint is durable."""
+        """Train from the newest checkpoint, or from the start; afterwards the last checkpoint is durable.
+
+        Raises: RunPausedError, with the checkpoint of the last whole step written.
+        """
+        try:
+            self._train_from_newest()
+        except RunPausedError:
+            if self.state.global_step > self._kept_step:
+                self._save_checkpoint(self.model, None)
+            raise
+
+    def _train_from_newest(self) -> None:
         newest = self.attempt.store.latest()
         if newest is None:
             self.train()
@@ -168,6 +185,7 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self.attempt.load_state(newest.directory)
         self.attempt.lease.report(newest.step, self.attempt.tokens)
         self._load_from_checkpoint(str(newest.directory))
+        self._kept_step = newest.step
         self.after_resume(newest.step)
         if newest.step < self.args.max_steps:
             self.train(resume_from_checkpoint=str(newest.directory))
@@ -217,4 +235,5 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         self._remember_window()
         self.attempt.save_state(written)
         self.attempt.keep(written, step)
+        self._kept_step = step
         self.after_checkpoint(step)

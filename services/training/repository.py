@@ -1,7 +1,7 @@
 """Every query on training's tables.
 
-Invariant: whatever a trainer writes is conditional on its fencing token and on the run still running; a statement that
-touches no row means that the lease was lost (to a newer worker, or by cancellation).
+Invariant: whatever a trainer writes is conditional on its fencing token and on the run still running (or pausing); a
+statement that touches no row means that the lease was lost (to a newer worker, or by cancellation).
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,29 @@ from shared.contracts.runs import RunFailure, RunIn, RunMetric, RunState
 RunRow = Row[*tuple[Any, ...]]
 
 
-def _lease_is_over() -> ColumnElement[bool]:
-    return (runs.c.state == RunState.RUNNING) & (runs.c.lease_expires_at < func.now())
+# A trainer has the run.
+HELD = (RunState.RUNNING, RunState.PAUSING)
+
+
+def _lease_is_over(state: RunState = RunState.RUNNING) -> ColumnElement[bool]:
+    return (runs.c.state == state) & (runs.c.lease_expires_at < func.now())
+
+
+def _reads(state: RunState) -> ColumnElement[bool]:
+    """Whether a run reads so: without a living trainer one that was running is queued, one that was pausing is paused."""
+    if state is RunState.QUEUED:
+        return or_(runs.c.state == state, _lease_is_over())
+    if state is RunState.PAUSED:
+        return or_(runs.c.state == state, _lease_is_over(RunState.PAUSING))
+    if state in HELD:
+        return (runs.c.state == state) & ~_lease_is_over(state)
+    return runs.c.state == state
 
 
 def _run_columns() -> tuple[Any, ...]:
-    """Every column, and `claimable`: queued, or running without a living trainer."""
-    return (*runs.c, or_(runs.c.state == RunState.QUEUED, _lease_is_over()).label("claimable"))
+    """Every column, and `reads`: the state as the API has it."""
+    silent = ((_reads(state), str(state)) for state in (RunState.QUEUED, RunState.PAUSED))
+    return (*runs.c, case(*silent, else_=runs.c.state).label("reads"))
 
 
 async def insert_run(session: AsyncSession, run_id: UUID, run: RunIn, steps: int) -> bool:
@@ -66,12 +82,8 @@ async def list_runs(
     statement = select(*_run_columns()).order_by(runs.c.created_at, runs.c.id).limit(limit)
     if campaign_id is not None:
         statement = statement.where(runs.c.campaign_id == campaign_id)
-    if state is RunState.QUEUED:
-        statement = statement.where(or_(runs.c.state == RunState.QUEUED, _lease_is_over()))
-    elif state is RunState.RUNNING:
-        statement = statement.where(runs.c.state == state, ~_lease_is_over())
-    elif state is not None:
-        statement = statement.where(runs.c.state == state)
+    if state is not None:
+        statement = statement.where(_reads(state))
     return (await session.execute(statement)).all()
 
 
@@ -95,7 +107,7 @@ async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: f
         select(runs.c.id)
         .where(
             runs.c.id == run_id,
-            or_(runs.c.state == RunState.QUEUED, _lease_is_over()),
+            _reads(RunState.QUEUED),
             or_(runs.c.not_before.is_(None), runs.c.not_before <= func.now()),
         )
         .with_for_update(skip_locked=True)
@@ -124,7 +136,7 @@ async def claim_run(session: AsyncSession, run_id: UUID, worker: str, lease_s: f
 async def _fenced(session: AsyncSession, run_id: UUID, fence: int, **values: object) -> bool:
     statement = (
         update(runs)
-        .where(runs.c.id == run_id, runs.c.fence == fence, runs.c.state == RunState.RUNNING)
+        .where(runs.c.id == run_id, runs.c.fence == fence, runs.c.state.in_(HELD))
         .values(**values)
         .returning(runs.c.id)
     )
@@ -133,19 +145,22 @@ async def _fenced(session: AsyncSession, run_id: UUID, fence: int, **values: obj
 
 async def lock_held(session: AsyncSession, run_id: UUID, fence: int) -> bool:
     """Whether the lease is held; until the transaction ends nobody else can take or end the run."""
-    held = (runs.c.id == run_id) & (runs.c.fence == fence) & (runs.c.state == RunState.RUNNING)
+    held = (runs.c.id == run_id) & (runs.c.fence == fence) & runs.c.state.in_(HELD)
     return (await session.execute(select(runs.c.id).where(held).with_for_update())).first() is not None
 
 
 async def beat(
     session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int, lease_s: float, message: str | None = None
-) -> bool:
-    """Extend the lease and record progress; False when the lease is lost. `message` (if any) takes the place of the last one."""
+) -> RunState | None:
+    """Extend the lease and record progress; None when the lease is lost. `message` (if any) takes the place of the last one."""
     values: dict[str, object] = {"step": step, "tokens": tokens}
     if message is not None:
         values |= {"message": message, "failure": None}
     lease_expires_at = func.now() + timedelta(seconds=lease_s)
-    return await _fenced(session, run_id, fence, lease_expires_at=lease_expires_at, **values)
+    if not await _fenced(session, run_id, fence, lease_expires_at=lease_expires_at, **values):
+        return None
+    state = await session.execute(select(runs.c.state).where(runs.c.id == run_id))
+    return RunState(state.scalar_one())
 
 
 async def record_checkpoint(session: AsyncSession, run_id: UUID, fence: int, step: int) -> bool:
@@ -205,7 +220,7 @@ async def requeue(
         session,
         run_id,
         fence,
-        state=RunState.QUEUED,
+        state=_given_back(),
         failure=failure,
         message=message,
         not_before=func.now() + timedelta(seconds=delay_s),
@@ -214,20 +229,60 @@ async def requeue(
     )
 
 
+def _given_back() -> ColumnElement[str]:
+    """The state of a run that its trainer lets go of."""
+    return case((runs.c.state == RunState.PAUSING, str(RunState.PAUSED)), else_=str(RunState.QUEUED))
+
+
+async def record_pause(session: AsyncSession, run_id: UUID, fence: int, step: int, tokens: int) -> bool:
+    """The trainer has ended for a pause; queued when somebody resumed the run meanwhile. False when the lease is lost."""
+    return await _fenced(
+        session, run_id, fence, state=_given_back(), step=step, tokens=tokens, message="", lease_expires_at=None
+    )
+
+
+async def _change(session: AsyncSession, run_id: UUID, condition: ColumnElement[bool], **values: object) -> bool:
+    statement = update(runs).where(runs.c.id == run_id, condition).values(**values).returning(runs.c.id)
+    return (await session.execute(statement)).first() is not None
+
+
 async def cancel(session: AsyncSession, run_id: UUID) -> bool:
     """End a run that is not over; its trainer loses the lease. False when it was over."""
-    statement = (
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state.in_([RunState.QUEUED, RunState.RUNNING]))
-        .values(state=RunState.CANCELLED, lease_expires_at=None, finished_at=func.now())
-        .returning(runs.c.id)
+    return await _change(
+        session,
+        run_id,
+        runs.c.state.in_([RunState.QUEUED, RunState.PAUSED, *HELD]),
+        state=RunState.CANCELLED,
+        lease_expires_at=None,
+        finished_at=func.now(),
     )
-    return (await session.execute(statement)).first() is not None
+
+
+async def pause(session: AsyncSession, run_id: UUID) -> bool:
+    """Pause a run that waits, or ask its trainer to; False when it neither waits nor runs."""
+    return await _change(
+        session,
+        run_id,
+        runs.c.state.in_([RunState.QUEUED, RunState.RUNNING]),
+        state=case((_reads(RunState.QUEUED), str(RunState.PAUSED)), else_=str(RunState.PAUSING)),
+    )
+
+
+async def resume(session: AsyncSession, run_id: UUID) -> bool:
+    """Let a paused run wait for a worker, with all its attempts; one that is still pausing runs on. False when it is neither."""
+    return await _change(
+        session,
+        run_id,
+        runs.c.state.in_([RunState.PAUSED, RunState.PAUSING]),
+        state=case((_reads(RunState.PAUSED), str(RunState.QUEUED)), else_=str(RunState.RUNNING)),
+        not_before=None,
+        stalled_attempts=0,
+    )
 
 
 async def open_run_ids(session: AsyncSession) -> Sequence[UUID]:
     """Runs that wait for a worker."""
-    statement = select(runs.c.id).where(or_(runs.c.state == RunState.QUEUED, _lease_is_over()))
+    statement = select(runs.c.id).where(_reads(RunState.QUEUED))
     return (await session.execute(statement.order_by(runs.c.created_at))).scalars().all()
 
 

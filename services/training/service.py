@@ -1,4 +1,4 @@
-"""Decisions about runs: create once, read, cancel. Executing a run is the worker's (`attempt`) and the trainer's."""
+"""Decisions about runs: create once, read, cancel, pause and resume. Executing a run is the worker's (`attempt`) and the trainer's."""
 
 from uuid import UUID, uuid5
 
@@ -21,12 +21,11 @@ def planned_steps(run: RunIn) -> int:
 
 
 def run_of(row: RunRow) -> Run:
-    """The wire form. A running run whose lease is over waits for the next worker: it reads `queued`."""
-    state = RunState.QUEUED if row.claimable else RunState(row.state)
+    """The wire form."""
     return Run(
         **row.spec,
         id=row.id,
-        state=state,
+        state=RunState(row.reads),
         step=row.step,
         steps=row.steps,
         tokens=row.tokens,
@@ -95,3 +94,27 @@ async def cancel_run(session: AsyncSession, run_id: UUID) -> tuple[Run, bool]:
     if not ended and run.state is not RunState.CANCELLED:
         raise ConflictError("run_over", f"Run {run_id} is over ({run.state}); there is nothing to cancel.")
     return run, ended
+
+
+async def pause_run(session: AsyncSession, run_id: UUID) -> Run:
+    """Pause a run: at once when it waits, after its step and a checkpoint when it runs. Pausing again is harmless.
+
+    Raises: NotFoundError; ConflictError `run_over`.
+    """
+    await repository.pause(session, run_id)
+    return _require_open(await get_run(session, run_id), "pause")
+
+
+async def resume_run(session: AsyncSession, run_id: UUID) -> Run:
+    """Let a paused run go on from its checkpoint. Resuming one that is not paused is harmless.
+
+    Raises: NotFoundError; ConflictError `run_over`.
+    """
+    await repository.resume(session, run_id)
+    return _require_open(await get_run(session, run_id), "resume")
+
+
+def _require_open(run: Run, act: str) -> Run:
+    if run.finished_at is not None:
+        raise ConflictError("run_over", f"Run {run.id} is over ({run.state}); there is nothing to {act}.")
+    return run

@@ -48,10 +48,15 @@ class RunIn(Contract):
 
 
 class RunState(StrEnum):
-    """`queued` also after a worker died: the lease expired and the next worker resumes from the checkpoint."""
+    """`queued` also after a worker died: the lease expired and the next worker resumes from the checkpoint.
+
+    `pausing`: the trainer ends its step and writes a checkpoint; then the run is `paused` until somebody resumes it.
+    """
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"

@@ -11,6 +11,7 @@ from shared.contracts.runs import Run, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotStatus
 from shared.errors import HeadwaterError
 
+_RUN_STANDS_STILL = (RunState.QUEUED, RunState.PAUSING, RunState.PAUSED)
 RUN_ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
@@ -34,7 +35,8 @@ def show_snapshot(stage: StageRow, snapshot: Snapshot) -> None:
 def show_run(stage: StageRow, run: Run) -> None:
     """A run counts its steps, and says what it waits for."""
     stage.done, stage.total, stage.unit = run.step, run.steps, "steps"
-    stage.detail = ": ".join(part for part in ("queued" if run.state is RunState.QUEUED else "", run.message) if part)
+    shown = run.state if run.state in _RUN_STANDS_STILL else ""
+    stage.detail = ": ".join(part for part in (shown, run.message) if part)
     stage.tokens_trained = run.tokens
 
 

@@ -39,7 +39,9 @@ class BatchSource:
     sleep: Callable[[float], None] = time.sleep
 
     def next_batch(self, step: int) -> tuple[PackedLease, float]:
-        """The batch of `step` and the seconds waited for it. Raises: RunError `no_progress` after stall_timeout_s."""
+        """The batch of `step` and the seconds waited for it. Raises: RunError `no_progress` after stall_timeout_s;
+        RunPausedError.
+        """
         request = BatchLeaseRequest(
             order_id=self.order_id,
             run_id=self.lease.run_id,
@@ -54,6 +56,7 @@ class BatchSource:
         asked_at, since = time.monotonic(), datetime.now(UTC)
         dropped_stale = 0
         while True:
+            self.lease.check_pause()
             batch = self.lease.wait(self.lease.peers.lease_batch(request))
             dropped_stale += batch.dropped_stale
             waited_s = time.monotonic() - asked_at

@@ -1,11 +1,13 @@
 """A tiny model, faked peers, and settings that point a trainer at them and at the real database."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
+from services.training.main import create_app
 from services.training.settings import TrainingSettings
 from services.training.tiny import make_tiny_model
 from shared.db import Database
@@ -60,3 +62,14 @@ async def database(settings: TrainingSettings):
     opened = Database(settings.database_url, pool_size=2)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def api(settings: TrainingSettings) -> AsyncIterator[httpx.AsyncClient]:
+    """The API in this process."""
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://training") as client,
+    ):
+        yield client

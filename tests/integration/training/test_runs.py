@@ -4,7 +4,7 @@ import asyncio
 import errno
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -16,7 +16,6 @@ from sqlalchemy import text
 from services.training import gauges, repository, service
 from services.training.attempt import TrainerCommand, attempt_run
 from services.training.lease import RunLease
-from services.training.main import create_app
 from services.training.settings import TrainingSettings
 from shared.contracts.recipe import SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunMetric, RunState
@@ -38,17 +37,6 @@ def run_in(campaign_id: UUID, **changes: object) -> RunIn:
         "first_version": 1,
     }
     return RunIn.model_validate(values | changes)
-
-
-@pytest.fixture
-async def api(settings: TrainingSettings) -> AsyncIterator[httpx.AsyncClient]:
-    """The API in this process."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://training") as client,
-    ):
-        yield client
 
 
 async def create(database: Database, campaign_id: UUID) -> Run:

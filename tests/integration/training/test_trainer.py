@@ -543,7 +543,7 @@ def at_step_5(act: str, points: int = 200) -> TrainerCommand:
 
 AT_STEP_5 = """
 import os, signal, time
-from services.training import execute, loop
+from services.training import execute, loop, repository
 execute.leave_vllm_out()
 from services.training.sft import trainer
 trainer.LOGGED_POINTS = COUNT

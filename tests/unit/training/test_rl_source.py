@@ -56,6 +56,9 @@ class Lease:
         """Note it."""
         self.said.append(message)
 
+    def check_pause(self) -> None:
+        """Nobody wants one."""
+
     def work_begins(self) -> None:
         """A step is under way."""
         self.is_watched = True
