@@ -109,7 +109,8 @@ class EngineClient:
             try:
                 await self._transfer.send(self.url, directory, timeout_s)
             except TransferFailedError as error:
-                raise EngineRefusedError(f"no weights over NCCL: {error}", 502) from error
+                # No fault of the weights: the gate takes what the engine holds as unknown, and the next request loads again.
+                raise EngineDownError(f"No weights reached the engine at {self.url} over NCCL: {error}") from error
             return
         weights = {"weights_path": str(directory)}
         if not await self._mended("reload_checkpoint", weights, timeout_s):

@@ -1,6 +1,7 @@
 """HTTP to somebody else's OpenAI-compatible server: teachers and judges. It answers text; there are no tokens to keep."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -152,6 +153,8 @@ def _body(url: str, api_key_env: str | None, response: httpx.Response) -> dict[s
         raise ExternalError("external-refused", f"{url} answered {response.status_code}: {reason}")
     try:
         body = response.json()
+        # A number that is not finite or a lone surrogate could not be passed on.
+        json.dumps(body, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise _nonsense(url) from error
     if not isinstance(body, dict):

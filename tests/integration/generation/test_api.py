@@ -153,7 +153,14 @@ async def test_external_policies_answer_and_a_dead_url_is_named(world: World, mo
 
 
 @pytest.mark.parametrize(
-    ("content", "headers"), [(b"no gzip", {"Content-Encoding": "gzip"}), (b'{"a":' * 100_000, {})], ids=["gzip", "deep"]
+    ("content", "headers"),
+    [
+        (b"no gzip", {"Content-Encoding": "gzip"}),
+        (b'{"a":' * 100_000, {}),
+        (b'{"choices": [{"message": {"content": "\\ud800"}, "finish_reason": "stop"}]}', {}),
+        (b'{"choices": [{"message": {"content": "4"}, "finish_reason": "stop", "score": NaN}]}', {}),
+    ],
+    ids=["gzip", "deep", "surrogate", "nan"],
 )
 async def test_an_external_server_that_answers_rubbish_is_named(
     world: World, monkeypatch: pytest.MonkeyPatch, content: bytes, headers: dict[str, str]
