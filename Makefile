@@ -48,7 +48,7 @@ down: setup  ## stop what `make up` or `headwater up --detach` started
 	@$(BIN)/headwater down --data-dir $(DATA)
 
 test: check  ## everything CI runs: check, then all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## lint, formatting, types and import rules
 	@$(BIN)/ruff check .
