@@ -23,7 +23,7 @@ from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.questions import PoolCounts
 from shared.contracts.recipe import Recipe
 from shared.contracts.reverification import ReverifyIn, Verifiers
-from shared.contracts.runs import Run, RunIn, RunState
+from shared.contracts.runs import Run, RunIn, RunList, RunState
 from shared.contracts.snapshots import Snapshot, SnapshotIn
 from shared.contracts.verifications import VerifyIn, Yields
 from shared.errors import UnavailableError
@@ -33,10 +33,6 @@ from shared.web import call, service_client
 T = TypeVar("T")
 TIMEOUT_S, LIVE_TIMEOUT_S, METRICS_TIMEOUT_S, LINEAGE_TIMEOUT_S = 15.0, 180.0, 60.0, 60.0
 MAX_RUNS = 1000
-
-
-class _Runs(Contract):
-    items: tuple[Run, ...]
 
 
 class _Peer:
@@ -184,7 +180,7 @@ class TrainingClient(_Peer):
     async def runs(self, campaign_id: UUID) -> tuple[Run, ...]:
         """The runs of a campaign, oldest first."""
         params = {"campaign": str(campaign_id), "limit": MAX_RUNS}
-        return (await self._call("GET", "/v1/runs", _Runs, params=params)).items
+        return (await self._call("GET", "/v1/runs", RunList, params=params)).items
 
     async def cancel_run(self, run_id: UUID) -> None:
         """Stop a run; one that has ended stays as it is."""
@@ -192,7 +188,7 @@ class TrainingClient(_Peer):
 
     async def queued_runs(self) -> tuple[Run, ...]:
         """Runs that wait for a worker, in every campaign, oldest first."""
-        return (await self._call("GET", "/v1/runs", _Runs, params={"state": RunState.QUEUED})).items
+        return (await self._call("GET", "/v1/runs", RunList, params={"state": RunState.QUEUED})).items
 
 
 class VerificationClient(_Peer):

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from services.local.commands import campaigns, demo, questions, retraction, snapshots, stack
+from services.local.commands import campaigns, demo, questions, report, retraction, snapshots, stack
 from services.local.errors import LocalError
 
 
@@ -44,7 +44,7 @@ app.command()(stack.status)
 app.command()(stack.logs)
 app.command()(demo.demo)
 app.command()(campaigns.submit)
-app.command()(campaigns.report)
+app.command()(report.report)
 app.command()(questions.questions)
 app.command()(retraction.retract)
 app.command()(snapshots.export)

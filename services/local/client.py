@@ -18,6 +18,7 @@ from shared.contracts.lineage import MAX_RETRACTED_AT_ONCE, Retractions
 from shared.contracts.listing import QuestionPage, SnapshotPage
 from shared.contracts.problems import ProblemBody
 from shared.contracts.questions import IngestReport, NearDuplicate, Quarantine, Question, Refusal
+from shared.contracts.runs import Run, RunList, RunMetric
 from shared.contracts.snapshots import Snapshot
 from shared.layout import is_array
 
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Read = TypeVar("Read")
 Listed = TypeVar("Listed", NearDuplicate, Quarantine)
 SHOWN_DETAILS = 20
 TIMEOUT_S = 60.0
+MAX_RUNS = 1000
+_POINTS_PAGE = 10_000
 _BATCH_LINES = 1000
 _BATCH_BYTES = 4 << 20
 
@@ -68,15 +72,11 @@ class Gateway:
 
     def campaigns(self) -> list[Campaign]:
         """All campaigns."""
-        body = self._send("GET", "/v1/campaigns").content
-        try:
-            return TypeAdapter(list[Campaign]).validate_json(body)
-        except ValidationError as error:
-            raise LocalError(f"{self._url} gave an answer that this version does not know: {error}") from error
+        return self._read(TypeAdapter(list[Campaign]), "/v1/campaigns", self._send("GET", "/v1/campaigns"))
 
     def campaign(self, name_or_id: str) -> Campaign:
         """One campaign, by its name or its id."""
-        if _is_uuid(name_or_id):
+        if is_uuid(name_or_id):
             return self._call(Campaign, "GET", f"/v1/campaigns/{name_or_id}")
         found = next((campaign for campaign in self.campaigns() if campaign.name == name_or_id), None)
         if found is None:
@@ -94,6 +94,26 @@ class Gateway:
     def report(self, campaign_id: UUID) -> Report:
         """The report as far as the campaign has come."""
         return self._call(Report, "GET", f"/v1/campaigns/{campaign_id}/report")
+
+    def runs(self, campaign_id: UUID) -> tuple[Run, ...]:
+        """The runs of a campaign, oldest first, also those that belong to no stage."""
+        params = {"campaign": str(campaign_id), "limit": MAX_RUNS}
+        return self._call(RunList, "GET", "/v1/runs", params=params).items
+
+    def run(self, run_id: UUID) -> Run:
+        """One run."""
+        return self._call(Run, "GET", f"/v1/runs/{run_id}")
+
+    def points(self, run_id: UUID) -> Iterator[RunMetric]:
+        """Every logged point of a run in the order of their steps, read page by page."""
+        after = -1
+        while True:
+            path, params = f"/v1/runs/{run_id}/metrics", {"after": after, "limit": _POINTS_PAGE}
+            page = self._read(TypeAdapter(list[RunMetric]), path, self._send("GET", path, params=params))
+            yield from page
+            if len(page) < _POINTS_PAGE:
+                return
+            after = page[-1].step
 
     def submit(self, path: Path, campaign_id: UUID) -> Iterator[IngestReport]:
         """Send a file of questions (NDJSON, or one JSON array) in batches; yields the answer to each, by line of the file.
@@ -147,7 +167,7 @@ class Gateway:
 
     def snapshot(self, snapshot_id: str) -> Snapshot:
         """One snapshot, by its id."""
-        if not _is_uuid(snapshot_id):
+        if not is_uuid(snapshot_id):
             raise LocalError(f"{snapshot_id!r} is no id of a snapshot; name its campaign, too, to find it by its key.")
         return self._call(Snapshot, "GET", f"/v1/snapshots/{snapshot_id}")
 
@@ -178,9 +198,11 @@ class Gateway:
             after = {"after": answer.next}
 
     def _call(self, answer: type[Answer], method: str, path: str, **request: Any) -> Answer:
-        body = self._send(method, path, **request).content
+        return self._read(TypeAdapter(answer), path, self._send(method, path, **request))
+
+    def _read(self, answer: TypeAdapter[Read], path: str, response: httpx.Response) -> Read:
         try:
-            return answer.model_validate_json(body)
+            return answer.validate_json(response.content)
         except ValidationError as error:
             raise LocalError(f"{self._url}{path} gave an answer that this version does not know: {error}") from error
 
@@ -217,7 +239,8 @@ def _sentence(response: httpx.Response) -> str:
     return "\n".join(lines)
 
 
-def _is_uuid(text: str) -> bool:
+def is_uuid(text: str) -> bool:
+    """Whether a name is an id."""
     try:
         UUID(text)
     except ValueError:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from services.local.directory import DataDirectory
-from services.local.report import LEVELS_TITLE, level_rows, pool_rows, rows
+from services.local.report.runs import heading, remark
+from services.local.report.tables import LEVELS_TITLE, level_rows, pool_rows, rows, run_rows
 from services.local.state import ProcessStatus, StackState
 
 if TYPE_CHECKING:
@@ -131,7 +132,17 @@ def show_campaign(console: Console, campaign: Campaign) -> None:
 
 
 def show_report(console: Console, report: dict[str, Any]) -> None:
-    """The report: metrics by policy, accuracy by level, the pools, then what runs and what the campaign waits for or failed of."""
+    """The report of a campaign, or of its `runs` alone."""
+    if "campaign" in report:
+        _show_policies(console, report)
+    for run in report["runs"]:
+        _show_run(console, run)
+    if "campaign" in report:
+        _show_what_runs(console, report)
+
+
+def _show_policies(console: Console, report: dict[str, Any]) -> None:
+    """Metrics by policy, accuracy by level, and the pools."""
     campaign = report["campaign"]
     title = f"{campaign['name']}: {campaign['status']}, stage {campaign['stage']} (held-out questions, 95 % intervals)"
     console.print(_table(title, rows(report)))
@@ -139,6 +150,22 @@ def show_report(console: Console, report: dict[str, Any]) -> None:
     pools = report["pools"]
     counts = f"{pools['train']:,} training, {pools['eval']:,} held out, {pools['tiny']:,} in the tiny pool"
     console.print(_table(f"questions by state and level ({counts})", pool_rows(report)))
+
+
+def _show_run(console: Console, run: dict[str, Any]) -> None:
+    """Where a run stands, why it failed or what it waits for, and its curves."""
+    if run["steps_logged"]:
+        console.print(_table(heading(run), run_rows(run)))
+    else:
+        console.print(heading(run), style="italic", highlight=False)
+    for words in (remark(run), f"run {run['id']}"):
+        if words:
+            console.print(words, highlight=False, soft_wrap=True)
+
+
+def _show_what_runs(console: Console, report: dict[str, Any]) -> None:
+    """What runs, and what the campaign waits for or failed of."""
+    campaign = report["campaign"]
     for stage in report["timeline"]:
         if stage["status"] == "running":
             words = f"running: {stage['name']}, {stage['done']:,} of {stage['total']:,} {stage['unit']}"

@@ -7,16 +7,9 @@ from fastapi import APIRouter, Query, Request, Response
 from services.training import service
 from services.training.admission import admit
 from shared.bus import ADVANCE_TASK, EXECUTE_TASK, hint
-from shared.contracts.base import Contract
-from shared.contracts.runs import Run, RunIn, RunMetric, RunState
+from shared.contracts.runs import Run, RunIn, RunList, RunMetric, RunState
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
-
-
-class RunList(Contract):
-    """Runs, oldest first."""
-
-    items: tuple[Run, ...]
 
 
 @router.post("", status_code=201, responses={200: {"model": Run}})

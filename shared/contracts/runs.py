@@ -104,6 +104,12 @@ class Run(RunIn):
     finished_at: datetime | None = None
 
 
+class RunList(Contract):
+    """GET /v1/runs: oldest first."""
+
+    items: tuple[Run, ...]
+
+
 class RunMetric(Contract):
     """One logged point of a run: `values` such as loss, reward_mean, kl, clip_fraction, staleness_mean, tokens_per_s."""
 

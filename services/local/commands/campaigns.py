@@ -1,10 +1,9 @@
-"""`headwater campaign …`, `headwater submit` and `headwater report`: all by the gateway's public API."""
+"""`headwater campaign …` and `headwater submit`, by the gateway's public API."""
 
 from __future__ import annotations
 
 import json
 import tomllib
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 campaign_app = typer.Typer(no_args_is_help=True, help="Create, list, show and cancel campaigns.")
 SHOWN_REFUSALS = 20
 CampaignName = Annotated[str, typer.Argument(help="Its name or id.")]
-
-
-class ReportFormat(StrEnum):
-    """How `headwater report` says it."""
-
-    TABLE = "table"
-    MARKDOWN = "markdown"
-    JSON = "json"
-    PLOT = "plot"
 
 
 def read_recipe(path: Path, name: str | None = None, seed: int | None = None) -> str:
@@ -152,39 +142,3 @@ def show_ingest(console: Console, reports: list[IngestReport]) -> None:
         )
     if refused > SHOWN_REFUSALS:
         console.print(f"  … and {refused - SHOWN_REFUSALS:,} more")
-
-
-def report(
-    campaign: CampaignName,
-    output_format: Annotated[ReportFormat, typer.Option("--format", help="How it's written.")] = ReportFormat.TABLE,
-    output: Annotated[Path | None, typer.Option("--output", help="A file instead of the terminal.")] = None,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-) -> None:
-    """The report of a campaign, any time, also half-way."""
-    from services.local import report as report_module
-    from services.local.rendering import show_report
-
-    with gateway(data_dir) as api:
-        content = report_module.report_json(api.report(api.campaign(campaign).id))
-    if output_format is ReportFormat.PLOT:
-        path = output or Path("report.png")
-        report_module.plot(content, path)
-        terminal().print(f"written: {path}", highlight=False)
-        return
-    if output_format is ReportFormat.TABLE and output is None:
-        show_report(terminal(), content)
-        return
-    is_json = output_format is ReportFormat.JSON
-    text = json.dumps(content, indent=2) if is_json else report_module.markdown(content)
-    if output is None:
-        typer.echo(text)
-    else:
-        write_text(output, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file; LocalError says why it can't be."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LocalError(f"The file {path} cannot be written: {error.strerror}.") from error

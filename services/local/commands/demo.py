@@ -185,16 +185,18 @@ def _watch(console: Console, directory: DataDirectory, gateway: Gateway, campaig
 
 def _show_report(console: Console, gateway: Gateway, campaign: Campaign, directory: DataDirectory) -> None:
     """The report in the terminal, and in files if the campaign succeeded."""
-    from services.local import report
-    from services.local.commands.campaigns import write_text
+    from services.local.commands.report import write_text
     from services.local.rendering import show_report
+    from services.local.report.content import campaign_content
+    from services.local.report.markdown import markdown
+    from services.local.report.plot import plot
 
-    content = report.report_json(gateway.report(campaign.id))
+    content = campaign_content(gateway, campaign.id)
     show_report(console, content)
     if campaign.status != "succeeded":
         return
     write_text(directory.root / "report.json", json.dumps(content, indent=2))
-    write_text(directory.root / "report.md", report.markdown(content))
-    report.plot(content, directory.root / "report.png")
+    write_text(directory.root / "report.md", markdown(content))
+    plot(content, directory.root / "report.png")
     place = os.path.relpath(directory.root)
     console.print(f"written: {place}/report.json, report.md, report.png", highlight=False)
