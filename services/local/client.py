@@ -31,7 +31,7 @@ Listed = TypeVar("Listed", NearDuplicate, Quarantine)
 SHOWN_DETAILS = 20
 TIMEOUT_S = 60.0
 MAX_RUNS = 1000
-_POINTS_PAGE = 10_000
+POINTS_PAGE = 10_000
 _BATCH_LINES = 1000
 _BATCH_BYTES = 4 << 20
 
@@ -108,10 +108,10 @@ class Gateway:
         """Every logged point of a run in the order of their steps, read page by page."""
         after = -1
         while True:
-            path, params = f"/v1/runs/{run_id}/metrics", {"after": after, "limit": _POINTS_PAGE}
+            path, params = f"/v1/runs/{run_id}/metrics", {"after": after, "limit": POINTS_PAGE}
             page = self._read(TypeAdapter(list[RunMetric]), path, self._send("GET", path, params=params))
             yield from page
-            if len(page) < _POINTS_PAGE:
+            if len(page) < POINTS_PAGE:
                 return
             after = page[-1].step
 

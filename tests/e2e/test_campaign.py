@@ -135,6 +135,7 @@ async def test_campaign_runs_through_all_processes(stack: Stack, questions_file:
     await check_ended_well(stack, wait_for_end(stack, campaign.name, 420))
     markdown = stack.headwater("report", campaign.name, "--format", "markdown").stdout
     assert "verification accuracy" in markdown
+    assert all(f"## Run {key}: " in markdown for key in ("sft-0", "sft-1", "rl"))
 
 
 async def test_campaign_survives_the_death_of_each_process_and_of_all(stack: Stack, questions_file: Path) -> None:

@@ -57,12 +57,11 @@ def report(
 def _content(api: Gateway, campaign: str | None, run: str | None) -> dict[str, Any]:
     from services.local.report.content import campaign_content, run_content
 
-    campaign_id = api.campaign(campaign).id if campaign is not None else None
     if run is not None:
-        return run_content(api, run, campaign_id)
-    if campaign_id is None:
-        raise LocalError("A report is of a campaign (its name or id), or of a run (--run).")
-    return campaign_content(api, campaign_id)
+        return run_content(api, run, None if campaign is None else api.campaign(campaign).id)
+    if campaign is not None:
+        return campaign_content(api, api.campaign(campaign).id)
+    raise LocalError("Name a campaign, or a run with --run, to report on.")
 
 
 def _plot(content: dict[str, Any], path: Path) -> None:

@@ -36,16 +36,16 @@ _SPEED = Panel("tokens/s", {"tokens_per_s": "tokens/s"})
 PANELS = {
     "sft": (_LOSS, _KL, Panel("next tokens that are right, %", {"mean_token_accuracy": "tokens"}, scale=100), _SPEED),
     "rl": (
-        Panel("reward", {"reward_mean": "mean", "reward_std": "deviation"}),
+        Panel("reward", {"reward_mean": "mean"}),
         Panel("accuracy, %", {"accuracy": "answers", "verification_accuracy": "verifications"}, scale=100),
         Panel("responses, %", {"unparsed_rate": "unparsed", "truncated_rate": "cut off"}, scale=100),
         Panel("rounds a response", {"rounds_mean": "rounds"}),
         _LOSS,
-        Panel("advantage spread", {"advantage_std": "deviation"}),
+        Panel("standard deviation", {"advantage_std": "advantages", "reward_std": "rewards"}),
         _KL,
         Panel("−log-probability (entropy estimate), nats", {"negative_logprob_mean": "nats"}),
         Panel("ratio", {"ratio_mean": "mean", "ratio_max": "largest"}, is_logarithmic=True),
-        Panel("ratio spread", {"ratio_std": "deviation"}),
+        Panel("standard deviation of the ratio", {"ratio_std": "ratio"}),
         Panel("clipped actions, %", {"clip_fraction": "clip", "dual_clip_fraction": "dual clip"}, scale=100),
         Panel("groups that taught nothing, %", {"zero_variance_rate": "groups"}, scale=100),
         Panel("staleness, versions", {"staleness_mean": "mean", "staleness_max": "largest"}),
@@ -74,13 +74,16 @@ def panels(run: dict[str, Any]) -> list[tuple[Panel, dict[str, Values]]]:
     return found
 
 
+def window(points: int) -> int:
+    """How many points the moving mean of a curve is taken over; 1: it is shown as it is."""
+    return points // _WINDOWS_A_CURVE if points > RAW_POINTS else 1
+
+
 def smoothed(values: Values) -> Values:
-    """The centred moving mean over a thirtieth of the points, NaN where none of a window is a number."""
+    """The centred moving mean over a window of points, NaN where none of them is known."""
     import numpy as np
 
-    window = len(values) // _WINDOWS_A_CURVE
-    known = ~np.isnan(values)
-    weights = np.ones(max(window, 1))
+    known, weights = ~np.isnan(values), np.ones(window(len(values)))
     counts = np.convolve(known.astype(float), weights, mode="same")
     sums = np.convolve(np.where(known, values, 0.0), weights, mode="same")
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)

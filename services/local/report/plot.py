@@ -63,7 +63,7 @@ def _figure(parts: list[Part]) -> Figure:
     from matplotlib.figure import Figure
 
     heights = [height for height, _ in parts]
-    figure = Figure(figsize=(WIDTH_IN, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, sum(heights)))
     for (_, draw), band in zip(
         parts, figure.subfigures(len(parts), 1, height_ratios=heights, squeeze=False)[:, 0], strict=True
     ):

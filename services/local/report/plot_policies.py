@@ -15,7 +15,8 @@ HEIGHT_IN = 4.5
 
 def draw_policies(figure: FigureBase, report: dict[str, Any]) -> None:
     """Accuracies by policy with their intervals, and training questions by level after each probe."""
-    left, right = figure.subplots(1, 2)
+    margins = {"left": 0.04, "right": 0.93, "bottom": 0.08, "top": 0.86, "wspace": 0.1}
+    left, right = figure.subplots(1, 2, gridspec_kw=margins)
     _draw_accuracies(left, report["stages"])
     _draw_levels(right, report["levels"])
     figure.suptitle(f"Campaign {report['campaign']['name']}")
@@ -51,8 +52,9 @@ def _draw_levels(axes: Axes, probes: list[dict[str, Any]]) -> None:
     bottoms = [0] * len(probes)
     for level in range(1, 6):
         counts = [level_counts(probe["levels"])[level - 1] for probe in probes]
-        axes.bar([probe["probe"] for probe in probes], counts, bottom=bottoms, label=f"level {level}")
+        axes.bar([probe["probe"] for probe in probes], counts, width=0.5, bottom=bottoms, label=f"level {level}")
         bottoms = [bottom + count for bottom, count in zip(bottoms, counts, strict=True)]
     axes.set_title("Training questions by level (1 easy, 5 hard)")
     if probes:
+        axes.set_xlim(-0.6, len(probes) - 0.4)
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

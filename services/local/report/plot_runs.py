@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from services.local.report.curves import BOUNDED, RAW_POINTS, panels, smoothed
+from services.local.report.curves import BOUNDED, panels, smoothed, window
 from services.local.report.runs import heading, remark
 
 if TYPE_CHECKING:
@@ -15,36 +15,46 @@ if TYPE_CHECKING:
     from services.local.report.curves import Panel, Values
 
 COLUMNS = 4
-_PANEL_IN, _HEADING_IN, _LINE_IN = 2.0, 0.7, 0.25
+# In inches: a row of panels with the space above and below it, the heading's and a remark's lines.
+_ROW_IN, _HEADING_IN, _LINE_IN = 2.0, 0.45, 0.17
+_BELOW_IN, _BETWEEN_ROWS = 0.4, 0.42
+_SIDES = {"left": 0.04, "right": 0.99, "wspace": 0.17}
 _REMARK_CHARACTERS, _REMARK_LINES = 190, 4
 _LOGARITHMIC_FROM = 10.0
 
 
 def height_in(run: dict[str, Any]) -> float:
     """What `draw_run` needs, in inches."""
-    return _rows(run) * _PANEL_IN + _HEADING_IN + len(_remark_lines(run)) * _LINE_IN
+    rows = -(-len(panels(run)) // COLUMNS)
+    return _top_in(run) + (rows * _ROW_IN + _BELOW_IN if rows else _LINE_IN)
 
 
 def draw_run(figure: FigureBase, run: dict[str, Any]) -> None:
-    """A heading, why the run failed if it did, and a panel of each subject that has points."""
+    """A heading, why the run failed if it did, and a panel of each subject that has points; on `height_in` inches."""
+    height, left = height_in(run), _SIDES["left"]
     # What a trainer says may have a $ in it, which is no formula here.
-    figure.suptitle(heading(run), x=0.01, ha="left", weight="bold", parse_math=False)
-    lines, rows = _remark_lines(run), _rows(run)
-    heights = [len(lines) * _LINE_IN, *[_PANEL_IN] * rows] if lines else [_PANEL_IN] * rows
-    grid = figure.add_gridspec(len(heights), COLUMNS, height_ratios=heights)
-    if lines:
-        said = figure.add_subplot(grid[0, :])
-        said.set_axis_off()
-        colour = "firebrick" if run["failure"] else "dimgrey"
-        said.text(0, 1, "\n".join(lines), va="top", color=colour, fontsize="small", parse_math=False)
-    for number, (panel, curves) in enumerate(panels(run)):
-        row, column = divmod(number, COLUMNS)
-        axes = figure.add_subplot(grid[row + (1 if lines else 0), column])
-        _draw_panel(axes, run, panel, curves)
+    figure.text(left, 1 - 0.2 / height, heading(run), va="center", weight="bold", fontsize="large", parse_math=False)
+    colour = "firebrick" if run["failure"] else "dimgrey"
+    said = "\n".join(_remark_lines(run))
+    figure.text(left, 1 - _HEADING_IN / height, said, va="top", color=colour, fontsize="small", parse_math=False)
+    shown = panels(run)
+    if not shown:
+        return
+    mean_of = window(len(run["steps_logged"]))
+    if mean_of > 1:
+        legend = f"dots: logged points; lines: moving means of {mean_of}"
+        figure.text(
+            _SIDES["right"], 1 - 0.2 / height, legend, va="center", ha="right", color="dimgrey", fontsize="small"
+        )
+    rows = -(-len(shown) // COLUMNS)
+    top, bottom = 1 - (_top_in(run) + _BETWEEN_ROWS) / height, _BELOW_IN / height
+    grid = figure.add_gridspec(rows, COLUMNS, top=top, bottom=bottom, hspace=_BETWEEN_ROWS, **_SIDES)
+    for number, (panel, curves) in enumerate(shown):
+        _draw_panel(figure.add_subplot(grid[divmod(number, COLUMNS)]), run, panel, curves)
 
 
-def _rows(run: dict[str, Any]) -> int:
-    return -(-len(panels(run)) // COLUMNS)
+def _top_in(run: dict[str, Any]) -> float:
+    return _HEADING_IN + len(_remark_lines(run)) * _LINE_IN
 
 
 def _remark_lines(run: dict[str, Any]) -> list[str]:
@@ -57,17 +67,19 @@ def _draw_panel(axes: Axes, run: dict[str, Any], panel: Panel, curves: dict[str,
     steps = run["steps_logged"]
     for number, (name, values) in enumerate(curves.items()):
         colour, label = f"C{number}", panel.labels[name]
-        if len(steps) > RAW_POINTS:
-            axes.plot(steps, values, ".", color=colour, alpha=0.2, markersize=3, markeredgewidth=0, rasterized=True)
+        if window(len(steps)) > 1:
+            axes.plot(steps, values, ".", color=colour, alpha=0.3, markersize=3, markeredgewidth=0, rasterized=True)
             axes.plot(steps, smoothed(values), color=colour, linewidth=1.4, label=label)
         else:
             axes.plot(steps, values, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
         if name == BOUNDED and run["max_staleness"] is not None:
             axes.axhline(run["max_staleness"], color="firebrick", linestyle="--", linewidth=1, label="bound")
-    if panel.is_logarithmic and _spans_decades(curves):
-        axes.set_yscale("log")
     axes.set_title(panel.title, loc="left", fontsize="small")
     axes.tick_params(labelsize="x-small")
+    if panel.is_logarithmic and _spans_decades(curves):
+        axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_tick)
+    axes.xaxis.set_major_formatter(_tick)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.grid(alpha=0.3)
     axes.set_xlabel("step", fontsize="x-small", labelpad=1)
@@ -76,6 +88,10 @@ def _draw_panel(axes: Axes, run: dict[str, Any], panel: Panel, curves: dict[str,
             loc="lower right", bbox_to_anchor=(1.02, 0.97), ncols=3, frameon=False, fontsize="x-small",
             handlelength=1, columnspacing=0.8, handletextpad=0.4,
         )  # fmt: skip
+
+
+def _tick(value: float, _position: int) -> str:
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.7g}"
 
 
 def _spans_decades(curves: dict[str, Values]) -> bool:

@@ -37,6 +37,12 @@ def test_what_is_wrong_is_one_sentence(tmp_path: Path, words: list[str], sentenc
     assert "Traceback" not in result.stderr
 
 
+def test_a_report_is_of_a_campaign_or_of_a_run():
+    env = {"HEADWATER_GATEWAY_URL": "http://127.0.0.1:1", "HEADWATER_API_KEY": "hw_key"}
+    result = RUNNER.invoke(app, ["report"], env=env)
+    assert (result.exit_code, result.stderr) == (1, "headwater: Name a campaign, or a run with --run, to report on.\n")
+
+
 def test_down_without_a_stack_is_no_error(tmp_path: Path):
     result = RUNNER.invoke(app, ["down", "--data-dir", str(tmp_path)])
     assert (result.exit_code, "does not run" in result.stdout) == (0, True)

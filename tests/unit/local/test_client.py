@@ -8,9 +8,10 @@ from uuid import UUID
 import httpx
 import pytest
 
+from services.local import client
 from services.local.client import Gateway, UnreachableError
 from services.local.errors import LocalError
-from tests.unit.local.samples import NUMBER, campaign, report
+from tests.unit.local.samples import NUMBER, campaign, points, report
 
 
 def gateway(answer: Callable[[httpx.Request], httpx.Response]) -> Gateway:
@@ -131,3 +132,18 @@ def test_questions_are_read_page_by_page_and_no_further_than_asked():
         assert [found.text for found in api.questions(NUMBER, 1, {"state": "hard"})] == ["Q1", "Q2", "Q3"]
     where = {"campaign": str(NUMBER), "limit": "1", "state": "hard"}
     assert asked == [where, where | {"after": "c1"}, where | {"after": "c2"}]
+
+
+def test_points_are_read_page_by_page_to_the_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client, "POINTS_PAGE", 2)
+    asked: list[dict[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == f"/v1/runs/{NUMBER}/metrics"
+        asked.append(dict(request.url.params))
+        later = [point for point in points(4) if point.step > int(request.url.params["after"])]
+        return httpx.Response(200, content=f"[{','.join(point.model_dump_json() for point in later[:2])}]")
+
+    with gateway(answer) as api:
+        assert list(api.points(NUMBER)) == points(4)
+    assert [page["after"] for page in asked] == ["-1", "1", "3"]

@@ -22,7 +22,8 @@ from services.local.errors import LocalError
 from services.local.rendering import terminal
 from services.local.state import ProcessState, ProcessStatus, StackState, StackStatus
 from shared.contracts.campaigns import Campaign, CampaignStatus
-from tests.unit.local.samples import campaign, report
+from shared.contracts.runs import RunList
+from tests.unit.local.samples import campaign, report, run
 
 
 @pytest.mark.parametrize("end", [CampaignStatus.SUCCEEDED, CampaignStatus.FAILED])
@@ -33,6 +34,10 @@ def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: 
         asked.append(request.url.path.rpartition("/")[2])
         if request.url.path.endswith("/report"):
             return httpx.Response(200, content=report().model_dump_json())
+        if request.url.path == "/v1/runs":
+            return httpx.Response(200, content=RunList(items=(run("sft"),)).model_dump_json())
+        if request.url.path.endswith("/metrics"):
+            return httpx.Response(200, json=[])
         if request.url.path.endswith("/questions"):
             return httpx.Response(200, json={"accepted": 0, "duplicate": 1, "refused": 0})
         failed = campaign(CampaignStatus.FAILED).model_copy(update={"message": "the disk of the moon is full"})
@@ -45,7 +50,7 @@ def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: 
     console = terminal(output)
     with Gateway("http://gateway", "hw_key", httpx.MockTransport(answer)) as gateway:
         ended = demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, questions)
-    assert asked == ["campaigns", "questions", "resume", "report"]
+    assert asked == ["campaigns", "questions", "resume", "report", "runs", "metrics"]
     assert ended.status is end
     assert "had failed in sft-0; trying again. The reason was: the disk of the moon is full" in output.getvalue()
     assert "70.0 [65.0, 75.0]" in output.getvalue()

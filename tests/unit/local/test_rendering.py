@@ -1,51 +1,19 @@
-"""The report's forms say the same."""
+"""What people see in the terminal."""
 
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
-from services.local import report
 from services.local.directory import DataDirectory
 from services.local.progress import CampaignProgress
 from services.local.rendering import duration, show_campaign, show_campaigns, show_report, show_status, terminal
+from services.local.report.content import report_json
 from services.local.state import ProcessState, ProcessStatus, StackState
 from shared.contracts.campaigns import StageName
 from tests.unit.local import samples
 
-CONTENT = report.report_json(samples.report())
-
-
-def test_metrics_are_flat_with_their_intervals_and_null_where_nothing_was_counted():
-    base, sft_0 = CONTENT["stages"]
-    assert (base["stage"], base["policy"], base["n"], base["final_accuracy"]) == ("base", "base-0", 400, 0.7)
-    assert base["final_accuracy_interval"] == [0.7 - 0.05, 0.7 + 0.05]
-    assert base["error_recall"] is None
-    assert base["error_recall_interval"] is None
-    assert base["by_level"]["1"]["final_accuracy"] == 0.9
-    assert sft_0["final_accuracy"] is None
-    assert sft_0["n"] == 0
-    assert CONTENT["timeline"][0] == {
-        "name": "teach",
-        "status": "done",
-        "done": 600,
-        "total": 600,
-        "unit": "questions",
-        "seconds": 60.0,
-    }
-
-
-def test_markdown_has_every_metric():
-    text = report.markdown(CONTENT)
-    assert "| final accuracy % | 70.0 [65.0, 75.0] | – |" in text
-    assert all(report.title(metric) in text for metric in report.METRICS)
-    assert "| after probe-sft-0 | 0 | 0 | 6 |" in text
-    assert "| level 1 | 90.0 [85.0, 95.0] n=400 | – |\n| level 2 | – | – |" in text
-
-
-def test_the_plot_is_a_picture(tmp_path: Path):
-    report.plot(CONTENT, tmp_path / "report.png")
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+CONTENT = samples.content()
 
 
 def test_the_terminal_shows_the_same_numbers():
@@ -65,7 +33,7 @@ BRACKETS = "The trainer said [/tmp/a]: no space left in [bold]"
 def test_a_report_half_way_says_what_runs_and_what_the_campaign_waits_for():
     output = StringIO()
     waiting = samples.campaign().model_copy(update={"message": BRACKETS})
-    show_report(terminal(output), report.report_json(samples.report().model_copy(update={"campaign": waiting})))
+    show_report(terminal(output), report_json(samples.report().model_copy(update={"campaign": waiting}), []))
     assert output.getvalue().endswith(f"running: sft-0, 100 of 300 steps\n{BRACKETS}\n")
 
 
