@@ -18,7 +18,7 @@ COLUMNS = 4
 # In inches: a row of panels with the space above and below it, the heading's and a remark's lines.
 _ROW_IN, _HEADING_IN, _LINE_IN = 2.0, 0.45, 0.17
 _BELOW_IN, _BETWEEN_ROWS = 0.4, 0.42
-_SIDES = {"left": 0.04, "right": 0.99, "wspace": 0.17}
+_SIDES = {"left": 0.04, "right": 0.99, "wspace": 0.22}
 _REMARK_CHARACTERS, _REMARK_LINES = 190, 4
 _LOGARITHMIC_FROM = 10.0
 
@@ -62,27 +62,14 @@ def _remark_lines(run: dict[str, Any]) -> list[str]:
 
 
 def _draw_panel(axes: Axes, run: dict[str, Any], panel: Panel, curves: dict[str, Values]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    steps = run["steps_logged"]
     for number, (name, values) in enumerate(curves.items()):
-        colour, label = f"C{number}", panel.labels[name]
-        if window(len(steps)) > 1:
-            axes.plot(steps, values, ".", color=colour, alpha=0.3, markersize=3, markeredgewidth=0, rasterized=True)
-            axes.plot(steps, smoothed(values), color=colour, linewidth=1.4, label=label)
-        else:
-            axes.plot(steps, values, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+        _draw_curve(axes, run["steps_logged"], values, f"C{number}", panel.labels[name])
         if name == BOUNDED and run["max_staleness"] is not None:
             axes.axhline(run["max_staleness"], color="firebrick", linestyle="--", linewidth=1, label="bound")
     axes.set_title(panel.title, loc="left", fontsize="small")
-    axes.tick_params(labelsize="x-small")
     if panel.is_logarithmic and _spans_decades(curves):
         axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(_tick)
-    axes.xaxis.set_major_formatter(_tick)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    axes.grid(alpha=0.3)
-    axes.set_xlabel("step", fontsize="x-small", labelpad=1)
+    _set_scales(axes, run["steps_logged"])
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(
             loc="lower right", bbox_to_anchor=(1.02, 0.97), ncols=3, frameon=False, fontsize="x-small",
@@ -90,8 +77,29 @@ def _draw_panel(axes: Axes, run: dict[str, Any], panel: Panel, curves: dict[str,
         )  # fmt: skip
 
 
+def _draw_curve(axes: Axes, steps: list[int], values: Values, colour: str, label: str) -> None:
+    if window(len(steps)) > 1:
+        axes.plot(steps, values, ".", color=colour, alpha=0.3, markersize=3, markeredgewidth=0, rasterized=True)
+        axes.plot(steps, smoothed(values), color=colour, linewidth=1.4, label=label)
+    else:
+        axes.plot(steps, values, "o-", color=colour, markersize=3, linewidth=1.2, label=label)
+
+
+def _set_scales(axes: Axes, steps: list[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    margin = max(0.5, 0.03 * (steps[-1] - steps[0]))
+    axes.set_xlim(steps[0] - margin, steps[-1] + margin)
+    axes.set_xlabel("step", fontsize="x-small", labelpad=1)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_tick)
+    axes.tick_params(labelsize="x-small")
+    axes.grid(alpha=0.3)
+
+
 def _tick(value: float, _position: int) -> str:
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.7g}"
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.7g}"
 
 
 def _spans_decades(curves: dict[str, Values]) -> bool:

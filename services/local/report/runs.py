@@ -48,7 +48,7 @@ def heading(run: dict[str, Any]) -> str:
     parts.append(f"{run['tokens']:,} tokens")
     if run["seconds"] is not None:
         parts.append(f"{run['seconds']:,.0f} s")
-    parts.extend(f"{count:,.0f} {name.replace('_', ' ')}" for name, count in run["data"].items())
+    parts.extend(f"{count:,.0f} {name.replace('_', ' ')}" for name, count in run["data"].items() if count)
     return f"{run['key']}: {', '.join(parts)}"
 
 
