@@ -132,12 +132,11 @@ def show_campaign(console: Console, campaign: Campaign) -> None:
 
 
 def show_report(console: Console, report: dict[str, Any]) -> None:
-    """The report of a campaign, or of its `runs` alone."""
-    if "campaign" in report:
-        _show_policies(console, report)
+    """The report of a campaign, or of its `runs` alone. What the policies are worth comes last, where a terminal shows it."""
     for run in report["runs"]:
         _show_run(console, run)
     if "campaign" in report:
+        _show_policies(console, report)
         _show_what_runs(console, report)
 
 
