@@ -86,7 +86,8 @@ def smoothed(values: Values) -> Values:
     known, weights = ~np.isnan(values), np.ones(window(len(values)))
     counts = np.convolve(known.astype(float), weights, mode="same")
     sums = np.convolve(np.where(known, values, 0.0), weights, mode="same")
-    return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    means: Values = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
+    return means
 
 
 def bars(values: Values, width: int) -> str:
