@@ -98,7 +98,7 @@ def _set_scales(axes: Axes, steps: list[int]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _tick(value: float, _position: int) -> str:
+def _tick(value: float, _position: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:.7g}"
 
 

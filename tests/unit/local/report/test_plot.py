@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -38,7 +39,7 @@ def test_a_pdf_has_a_page_of_each_run_and_a_picture_the_newest(tmp_path: Path):
 def test_staleness_is_drawn_with_its_bound():
     axes = drawn(run_json(samples.run("rl"), samples.points(3, **FLOW))).axes
     assert [one.get_title(loc="left") for one in axes] == ["loss", "staleness, versions"]
-    lines = {str(line.get_label()): line.get_ydata() for line in axes[1].get_lines()}
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()).tolist() for line in axes[1].get_lines()}
     assert lines.keys() == {"mean", "largest", "bound"}
     assert set(lines["bound"]) == {2}
 
