@@ -3,6 +3,7 @@
 import numpy as np
 
 from services.pool.repository.groups import Claimed
+from shared.contracts.generation import FinishReason
 from shared.contracts.orders import OrderPurpose
 from shared.packed import PackedGroupIn, PackedResponse, float32s
 
@@ -13,12 +14,18 @@ def fault(group: PackedGroupIn, assignment: Claimed) -> str | None:
         return "the assignment judges a stored group again; hand in its verdicts"
     if group.policy_id != assignment.policy_id:
         return f"the assignment is for policy {assignment.policy_id}, not {group.policy_id}"
-    if assignment.purpose != OrderPurpose.VERIFY and len(group.responses) > assignment.k:
+    if assignment.purpose != OrderPurpose.VERIFY and not _is_complete(group, assignment.k):
         return f"the order asks for {assignment.k} responses, not {len(group.responses)}"
     for position, response in enumerate(group.responses):
         if (reason := response_fault(response)) is not None:
             return f"response {position} has {reason}"
     return None
+
+
+def _is_complete(group: PackedGroupIn, k: int) -> bool:
+    """k responses; of the reference solutions that came with a question, as many of them as there are."""
+    is_reference = all(response.finish_reason is FinishReason.REFERENCE for response in group.responses)
+    return len(group.responses) == k or (is_reference and len(group.responses) < k)
 
 
 def response_fault(response: PackedResponse) -> str | None:

@@ -6,7 +6,7 @@ hand-in changes nothing twice.
 
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from services.pool.router import Answered, PassRate, after_group, level_of
 from services.pool.service.faults import fault
 from services.pool.service.orders import complete_finished
 from services.pool.service.retention import Retention
+from services.pool.service.unreadable import as_far_as_readable
 from shared.contracts.orders import GroupBatchResult, GroupReceipt, GroupStatus, OrderPurpose
 from shared.contracts.recipe import RouterRecipe
 from shared.contracts.verdicts import ScoredSegment, UnscoredReason, VerdictOutcome
@@ -45,28 +46,21 @@ class _Accepted:
     outcomes: Counter[VerdictOutcome]
 
     @property
-    def is_unreadable(self) -> bool:
-        """Whether nothing can be judged against the question's reference: then an answer that is missing is no wrong one either."""
-        reasons = {response.verdict.unscored_reason for response in self.group.responses}
-        return UnscoredReason.REFERENCE_UNPARSEABLE in reasons
-
-    @property
     def scored(self) -> int:
-        if self.is_unreadable:
-            return 0
         return self.outcomes[VerdictOutcome.CORRECT] + self.outcomes[VerdictOutcome.INCORRECT]
 
     @property
     def correct(self) -> int:
-        return 0 if self.is_unreadable else self.outcomes[VerdictOutcome.CORRECT]
+        return self.outcomes[VerdictOutcome.CORRECT]
 
     def answered(self) -> Answered:
+        reasons = {response.verdict.unscored_reason for response in self.group.responses}
         return Answered(
             purpose=OrderPurpose(self.assignment.purpose),
             policy_version=self.assignment.policy_version,
             scored=self.scored,
             correct=self.correct,
-            reference_unparseable=self.is_unreadable,
+            reference_unparseable=UnscoredReason.REFERENCE_UNPARSEABLE in reasons,
         )
 
 
@@ -129,11 +123,21 @@ def _judge(
         return GroupReceipt(assignment_id=assignment.id, status=GroupStatus.DUPLICATE, group_id=group_id)
     if (reason := fault(group, assignment)) is not None:
         return _refuse(group, reason)
+    group = _as_far_as_readable(group)
     late = assignment.is_over or assignment.state != "leased" or assignment.lease_token != group.lease_token
     outcomes = Counter(response.verdict.outcome for response in group.responses)
     accepted[assignment.id] = _Accepted(group, assignment, late, outcomes)
     status = GroupStatus.LATE if late else GroupStatus.STORED
     return GroupReceipt(assignment_id=assignment.id, status=status, group_id=group_id)
+
+
+def _as_far_as_readable(group: PackedGroupIn) -> PackedGroupIn:
+    verdicts = as_far_as_readable([response.verdict for response in group.responses])
+    pairs = zip(group.responses, verdicts, strict=True)
+    responses = tuple(
+        response if response.verdict is verdict else replace(response, judgement=verdict) for response, verdict in pairs
+    )
+    return replace(group, responses=responses)
 
 
 def _refuse(group: PackedGroupIn, why: str) -> GroupReceipt:

@@ -16,6 +16,7 @@ from services.pool.models import AssignmentRow, GroupRow, OrderRow, QuestionRow
 from services.pool.repository import assignments, campaigns, counters, difficulty, questions, reverification
 from services.pool.repository.questions import Move
 from services.pool.router import Answered, PassRate, Standing, after_group, level_of
+from services.pool.service.unreadable import as_far_as_readable
 from shared.contracts.orders import OrderPurpose
 from shared.contracts.questions import Split
 from shared.contracts.recipe import RouterRecipe
@@ -37,9 +38,14 @@ class Item:
     before: Sequence[Judged]
     late: bool
 
+    @property
+    def verdicts(self) -> Sequence[Verdict]:
+        """The new verdicts, as far as the reference can be read."""
+        return as_far_as_readable(self.new.verdicts)
+
     def replacing(self) -> list[tuple[int, Judged, Verdict]]:
         """(position, what counted, what counts now): the scored ones."""
-        pairs = zip(self.before, self.new.verdicts, strict=True)
+        pairs = zip(self.before, self.verdicts, strict=True)
         return [
             (old.position, old, verdict) for old, verdict in pairs if verdict.outcome is not VerdictOutcome.UNSCORED
         ]
@@ -81,7 +87,7 @@ def _history_rows(item: Item) -> list[dict[str, Any]]:
     return [
         _verdict_row(item, old.position, verdict)
         | {"order_id": item.order.id, "before_outcome": old.outcome, "before_verifier": old.verifier}
-        for old, verdict in zip(item.before, item.new.verdicts, strict=True)
+        for old, verdict in zip(item.before, item.verdicts, strict=True)
     ]
 
 

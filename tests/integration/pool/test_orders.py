@@ -49,12 +49,19 @@ async def test_a_failure_is_never_a_reward(pool: PoolClient):
     await pool.hand_in(
         group(partly, lambda _, at: "correct" if at == 0 else "unscored"),
         group(not_at_all, "unscored"),
-        group(broken, "unscored", "reference-unparseable"),
+        group(broken, lambda _, at: "incorrect" if at else "unscored", "reference-unparseable"),
     )
     [(n, mean)] = await pool.execute("SELECT n, mean FROM pool.pass_rates")
     assert (n, mean) == (1, 1.0)
     counts = await pool.pools()
     assert (counts["candidate"], counts["trivial"], counts["quarantined"], counts["groups"]) == (1, 1, 1, 3)
+    [unread] = await pool.execute("SELECT id, scored, correct, unscored FROM pool.groups WHERE unscored = 4 AND question_id = :id",
+        id=broken["question"]["id"])  # fmt: skip
+    assert unread[1:] == (0, 0, 4)
+    responses = (await pool.ask("GET", f"/v1/groups/{unread.id}"))["responses"]
+    assert {one["verdict"]["unscored_reason"] for one in responses} == {"reference-unparseable"}
+    assert {one["verdict"]["outcome"] for one in responses} == {"unscored"}
+    assert {segment["reward"] for one in responses for segment in one["verdict"]["segments"]} == {None}
 
 
 async def test_an_older_probe_does_not_overrule_a_newer_one(pool: PoolClient):

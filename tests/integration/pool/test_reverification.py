@@ -76,7 +76,8 @@ async def test_flips_move_questions_between_pools_and_keep_the_old_verdicts(pool
     assert [len(item["texts"]) for item in texts] == [4, 4, 4]
     assert texts[0]["texts"][0].startswith(claimed[0]["question"]["answer"])
     all_right = verdicts(claimed[0], ["correct"] * 4)
-    none_said = verdicts(claimed[1], ["unscored"] * 4)
+    none_said = verdicts(claimed[1], ["unscored", *["incorrect"] * 3])
+    none_said["verdicts"][0]["unscored_reason"] = "reference-unparseable"  # then nobody knows that the others are wrong
     the_same = verdicts(claimed[2], ["correct", "incorrect", "incorrect", "incorrect"])
     too_few = verdicts(claimed[2], ["correct"])
     unknown = all_right | {"assignment_id": str(uuid4())}
