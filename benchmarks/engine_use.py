@@ -73,7 +73,7 @@ async def compare(
             order |= {"selection": {"limit": questions, "seed": number + 1}}
             made = (await pool.post("/v1/orders", json=order)).raise_for_status().json()
             clients = PoolClient(pool), GenerationClient(generation), VerificationClient(verification)
-            drain = Drain(*clients, SamplingSettings(questions_in_flight=max(questions, 1)), "benchmark")
+            drain = Drain(*clients, SamplingSettings(answers_in_flight=questions * k), "benchmark")
             for name in ("straight", "through") if number % 2 else ("through", "straight"):
                 if name == "straight":
                     tokens, seconds = await straight(engine, texts, k, max_tokens)

@@ -1,9 +1,15 @@
-"""HTTP out: the pool, generation and verification. What may pass by itself is a `TransientError`; the rest is named by the peer."""
+"""HTTP out: the pool, generation and verification. What may pass by itself is a `TransientError`; the rest is named by the peer.
 
+Invariant: every call ends within its deadline, however its answer drips, and an answer that is none is a `TransientError` too.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import httpx
+from pydantic import ValidationError
 
 from shared import arrow
 from shared.arrow.hand_in import write
@@ -18,7 +24,7 @@ from shared.contracts.orders import (
     LeaseExtension,
     LeaseRef,
 )
-from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult
+from shared.contracts.reverification import NewVerdictsBatch, StoredResponsesRequest, StoredResponsesResult, Verifiers
 from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch
 from shared.contracts.verifications import AnswersRequest, AnswersResult
 from shared.packed import pack_group_in
@@ -26,9 +32,9 @@ from shared.web import raise_problem
 
 C = TypeVar("C", bound=Contract)
 GENERATION_GRACE_S = 30.0
-# Longer than a check waits behind all that one sampler asks for at once: 256 responses, 16 at a time, half a minute each.
-VERDICT_SILENCE_S = 600.0
 POOL_DEADLINE_S = 60.0
+VERIFIERS_DEADLINE_S = 30.0
+POOL, GENERATION, VERIFICATION = "pool", "generation", "verification"
 _TOO_MANY_REQUESTS = 429
 _SERVER_ERROR = 500
 _JSON = {"Content-Type": "application/json"}
@@ -44,6 +50,10 @@ class TransientError(Exception):
         self.service = service
         self.retry_after_s = retry_after_s
         self.overloaded = overloaded
+
+
+class OverdueError(TransientError):
+    """A call that did not end within its deadline."""
 
 
 class HeldLeases(Contract):
@@ -68,13 +78,13 @@ class PoolClient:
 
     async def fail(self, failure: AssignmentFailure) -> None:
         """Give a lease back with a reason."""
-        await _post("pool", self._client, "/v1/assignments/fail", failure, POOL_DEADLINE_S)
+        await _post(POOL, self._client, "/v1/assignments/fail", failure, POOL_DEADLINE_S)
 
     async def hand_in(self, batch: GroupBatch) -> GroupBatchResult:
         """Hand finished groups in, as Arrow; a repeated group does no harm."""
         body = bytes(write([pack_group_in(group) for group in batch.groups]))
-        answer = await _send("pool", self._client, "/v1/groups", body, arrow.MEDIA_TYPE, POOL_DEADLINE_S)
-        return GroupBatchResult.model_validate_json(answer)
+        answer = await _send(POOL, self._client, "POST", "/v1/groups", body, arrow.MEDIA_TYPE, POOL_DEADLINE_S)
+        return _read(POOL, GroupBatchResult, answer)
 
     async def stored_responses(self, request: StoredResponsesRequest) -> StoredResponsesResult:
         """The texts that assignments of a re-verification judge."""
@@ -89,7 +99,7 @@ class PoolClient:
         return await self._post("/v1/verifications/answers", request, AnswersResult)
 
     async def _post(self, path: str, body: Contract, answer: type[C]) -> C:
-        return answer.model_validate_json(await _post("pool", self._client, path, body, POOL_DEADLINE_S))
+        return _read(POOL, answer, await _post(POOL, self._client, path, body, POOL_DEADLINE_S))
 
 
 class VerificationClient:
@@ -98,12 +108,16 @@ class VerificationClient:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def verdicts(self, batch: VerdictBatch) -> AsyncIterator[IdentifiedVerdict]:
+    async def verifiers(self) -> Verifiers:
+        """What judges each kind, and how long that may take."""
+        answer = await _send(VERIFICATION, self._client, "GET", "/v1/verifiers", b"", None, VERIFIERS_DEADLINE_S)
+        return _read(VERIFICATION, Verifiers, answer)
+
+    async def verdicts(self, batch: VerdictBatch, deadline_s: float) -> AsyncIterator[IdentifiedVerdict]:
         """Verdicts as they come. May end early: the caller asks again for what is missing."""
         headers = _JSON | {"Accept": "application/x-ndjson"}
-        lines = _stream("verification", self._client, "/v1/verdicts", batch, headers, VERDICT_SILENCE_S)
-        async for line in lines:
-            yield IdentifiedVerdict.model_validate_json(line)
+        async for line in _stream(VERIFICATION, self._client, "/v1/verdicts", batch, headers, deadline_s):
+            yield _read(VERIFICATION, IdentifiedVerdict, line)
 
 
 class GenerationClient:
@@ -114,27 +128,58 @@ class GenerationClient:
 
     async def samples(self, request: SampleRequest) -> AsyncIterator[PromptSamples]:
         """The prompts' samples, as they finish. May end early: the caller asks again for what is missing."""
-        lines = _stream(
-            "generation", self._client, "/v1/samples", request, _JSON, request.deadline_s + GENERATION_GRACE_S
-        )
-        async for line in lines:
-            yield PromptSamples.model_validate_json(line)
+        deadline_s = request.deadline_s + GENERATION_GRACE_S
+        async for line in _stream(GENERATION, self._client, "/v1/samples", request, _JSON, deadline_s):
+            yield _read(GENERATION, PromptSamples, line)
 
 
 async def _stream(
-    service: str, client: httpx.AsyncClient, path: str, body: Contract, headers: dict[str, str], silence_s: float
+    service: str, client: httpx.AsyncClient, path: str, body: Contract, headers: dict[str, str], deadline_s: float
 ) -> AsyncIterator[bytes]:
-    """The lines of an NDJSON answer. Raises: TransientError, also after `silence_s` without a byte; the peer's HeadwaterError."""
-    content = body.model_dump_json()
+    """The lines of an NDJSON answer. Raises: TransientError; OverdueError where it has not ended after `deadline_s`; the peer's."""
+    ends_at = asyncio.get_running_loop().time() + deadline_s
+    request = client.build_request(
+        "POST", path, content=body.model_dump_json(), headers=headers, timeout=max(deadline_s, 0.0)
+    )
+    async with _answering(service, ends_at):
+        response = await client.send(request, stream=True)
     try:
-        async with client.stream("POST", path, content=content, headers=headers, timeout=silence_s) as response:
-            if not response.is_success:
+        if not response.is_success:
+            async with _answering(service, ends_at):
                 await response.aread()
-                _raise_failure(service, response)
-            async for line in _lines(response):
-                yield line
+            _raise_failure(service, response)
+        lines = _lines(response)
+        while True:
+            async with _answering(service, ends_at):  # not while the caller has the line: the deadline is the peer's
+                line = await anext(lines, None)
+            if line is None:
+                return
+            yield line
+    finally:
+        await response.aclose()
+
+
+@asynccontextmanager
+async def _answering(service: str, ends_at: float) -> AsyncIterator[None]:
+    """Raises: OverdueError at `ends_at` of the loop's clock; TransientError where the peer cannot be reached or breaks off."""
+    try:
+        async with asyncio.timeout_at(ends_at):
+            yield
+    except (TimeoutError, httpx.TimeoutException) as error:
+        raise OverdueError(service, "did not answer in time") from error
     except httpx.RequestError as error:
         raise TransientError(service, type(error).__name__) from error
+
+
+def _read(service: str, answer: type[C], content: bytes) -> C:
+    """Raises: TransientError where it is no such answer."""
+    try:
+        return answer.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"])) or "the whole"
+        reason = f"answered what is no {answer.__name__} ({field}: {first['msg']})"
+        raise TransientError(service, reason) from error
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
@@ -150,17 +195,21 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 
 async def _post(service: str, client: httpx.AsyncClient, path: str, body: Contract, deadline_s: float) -> bytes:
-    return await _send(service, client, path, body.model_dump_json().encode(), "application/json", deadline_s)
+    return await _send(service, client, "POST", path, body.model_dump_json().encode(), "application/json", deadline_s)
 
 
 async def _send(
-    service: str, client: httpx.AsyncClient, path: str, body: bytes, media_type: str, deadline_s: float
+    service: str,
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: bytes,
+    media_type: str | None,
+    deadline_s: float,
 ) -> bytes:
-    try:
-        headers = {"Content-Type": media_type}
-        response = await client.post(path, content=body, headers=headers, timeout=deadline_s)
-    except httpx.RequestError as error:
-        raise TransientError(service, type(error).__name__) from error
+    headers = {"Content-Type": media_type} if media_type else {}
+    async with _answering(service, asyncio.get_running_loop().time() + deadline_s):
+        response = await client.request(method, path, content=body, headers=headers, timeout=deadline_s)
     _raise_failure(service, response)
     return response.content
 

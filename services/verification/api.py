@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from services.verification.service import VERIFIERS, Verifier
+from services.verification.service import Verifier
 from shared.contracts.reverification import Verifiers
 from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch, VerdictBatchResult
 from shared.errors import UnavailableError
@@ -33,9 +33,10 @@ async def judge_responses(batch: VerdictBatch, request: Request) -> Response:
 
 
 @router.get("/verifiers")
-async def get_verifiers() -> Verifiers:
-    """What judges each kind now, as `name@version`."""
-    return Verifiers(verifiers=VERIFIERS)
+async def get_verifiers(request: Request) -> Verifiers:
+    """What judges each kind now, as `name@version`, and how long a check may take where it takes time."""
+    verifiers: Verifiers = request.app.state.verifiers
+    return verifiers
 
 
 async def _streamed(verifier: Verifier, batch: VerdictBatch) -> Response:

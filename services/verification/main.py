@@ -8,14 +8,15 @@ from fastapi import FastAPI
 from services.verification import api
 from services.verification.cache import Cache, connect
 from services.verification.kinds.code import Code
-from services.verification.kinds.rubric import Panel
+from services.verification.kinds.rubric import ANSWERS_AT_ONCE, Panel
 from services.verification.pool import WorkerPool
 from services.verification.processes import worker_command
 from services.verification.sandbox.start import Sandbox
-from services.verification.service import Judges, Verifier
+from services.verification.service import VERIFIERS, Judges, Verifier
 from services.verification.settings import VerificationSettings
 from shared import web
 from shared.contracts.questions import QuestionKind
+from shared.contracts.reverification import CheckLimit, Verifiers
 from shared.log import configure_logging
 from shared.settings import Settings
 from shared.web import service_client
@@ -29,6 +30,11 @@ def create_app() -> FastAPI:
     own, settings = VerificationSettings(), Settings()
     cache = Cache(own.cache_entries, connect(settings.redis_url))
     pool = WorkerPool(worker_command(own.memory_bytes), own.workers, own.deadline_s)
+    limits = {
+        QuestionKind.MATH: CheckLimit(deadline_s=own.deadline_s, at_once=own.workers),
+        QuestionKind.CODE: CheckLimit(deadline_s=own.code_deadline_s, at_once=own.workers),
+        QuestionKind.RUBRIC: CheckLimit(deadline_s=own.judge_deadline_s, at_once=ANSWERS_AT_ONCE),
+    }
     code = Code(Sandbox(own.code_memory_bytes), own.workers, own.code_deadline_s)
 
     @asynccontextmanager
@@ -50,5 +56,6 @@ def create_app() -> FastAPI:
             await cache.close()
 
     app = web.create_app("verification", settings, lifespan, pool.check, body_limits=BODY_LIMITS)
+    app.state.verifiers = Verifiers(verifiers=VERIFIERS, limits=limits)
     app.include_router(api.router)
     return app

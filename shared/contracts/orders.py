@@ -12,6 +12,8 @@ from shared.contracts.questions import Question, QuestionState, Split
 from shared.contracts.verdicts import Verdict
 from shared.contracts.weights import QuestionWeights
 
+MAX_CLAIM = 1024
+
 
 class OrderPurpose(StrEnum):
     """What an order is for; the pool routes questions on `probe` groups only.
@@ -115,7 +117,7 @@ class ClaimRequest(Contract):
     """A sampling worker asks for up to `limit` assignments, leased for `lease_s` seconds."""
 
     worker: str = Field(min_length=1, max_length=200)
-    limit: int = Field(default=16, ge=1, le=1024)
+    limit: int = Field(default=16, ge=1, le=MAX_CLAIM)
     lease_s: float = Field(default=180.0, gt=0, le=3600)
 
 

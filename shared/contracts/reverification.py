@@ -12,10 +12,18 @@ from shared.contracts.verdicts import Verdict, VerdictOutcome
 MAX_ASSIGNMENTS = 1024
 
 
+class CheckLimit(Contract):
+    """`deadline_s`: how long one check of a kind may work. `at_once`: how many of them do at a time."""
+
+    deadline_s: float = Field(gt=0)
+    at_once: int = Field(ge=1)
+
+
 class Verifiers(Contract):
-    """GET /v1/verifiers, made by verification: the `name@version` that judges each kind now."""
+    """GET /v1/verifiers, made by verification: the `name@version` that judges each kind now, and the limits of what takes time."""
 
     verifiers: dict[QuestionKind, str]
+    limits: dict[QuestionKind, CheckLimit] = Field(default_factory=dict)
 
 
 class ReverifyIn(Contract):

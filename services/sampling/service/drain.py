@@ -13,20 +13,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from services.sampling.client import GenerationClient, PoolClient, TransientError, VerificationClient
+from services.sampling.client import (
+    GENERATION,
+    GenerationClient,
+    PoolClient,
+    TransientError,
+    VerificationClient,
+)
 from services.sampling.service import groups, reverify, verifications
 from services.sampling.service.batching import next_batch
+from services.sampling.service.claims import Claims
 from services.sampling.service.groups import Sampled
+from services.sampling.service.handing_in import handed_in
 from services.sampling.service.leases import Leases
-from services.sampling.service.patience import Patience, persist
-from services.sampling.service.verdicts import judged
+from services.sampling.service.patience import Patience
+from services.sampling.service.verdicts import TIMEOUT, TIMEOUT_MESSAGE, Verdicts
 from services.sampling.service.window import Window
 from services.sampling.settings import SamplingSettings
 from shared.contracts.orders import (
     Assignment,
-    ClaimRequest,
-    ClaimResult,
     GroupBatch,
+    GroupBatchResult,
     GroupIn,
     GroupReceipt,
     GroupStatus,
@@ -72,16 +79,16 @@ class Drain:
     ) -> None:
         self._pool = pool
         self._generation = generation
-        self._verification = verification
         self._settings = settings
         self._worker = worker
         self._stopping = stopping
-        self._window = Window(settings.questions_in_flight)
+        self._window = Window(settings.answers_in_flight)
         self._sampled: asyncio.Queue[Sampled] = asyncio.Queue()
         self._verified: asyncio.Queue[GroupIn] = asyncio.Queue()
         self._verdict_slots = asyncio.Semaphore(VERDICT_BATCHES_AT_ONCE)
-        self._waiting_out = 0
         self.report = DrainReport()
+        self._verdicts = Verdicts(verification, settings.verdict_grace_s, self._patience)
+        self._claims = Claims(pool, worker, settings.lease_s, self._patience)
         self._leases = Leases(pool, settings, self.report.failed)
 
     async def run(self) -> DrainReport:
@@ -97,9 +104,10 @@ class Drain:
                     stage.cancel()
         except* StoppedError:
             self.report.ended = STOPPED
-        except* TransientError as failures:
+        except* (TransientError, HeadwaterError) as failures:
             self.report.ended = "; ".join(sorted({str(failure) for failure in failures.exceptions}))
             log.warning("the drain ends: %s; its %d leases are let go", self.report.ended, len(self._leases))
+        self._leases.take_off(await self._claims.last())
         self.report.abandoned = len(self._leases)
         await self._leases.release(f"{self.report.ended} ({self._worker})")
         return self.report
@@ -108,14 +116,14 @@ class Drain:
         """Keep the window full. Ends when nothing is in flight and the pool stays empty for `quiet_polls`."""
         quiet_polls = 0
         while True:
-            free = self._window.size - len(self._leases)
-            if self._stopping() or self._waiting_out or (self._leases and free < self._window.size / 4):
+            free = self._window.questions(self._leases.answers)
+            if self._stopping() or not free:
                 await self._leases.change()
                 continue
-            claim = await self._claim(free)
+            claim = await self._claims.claim(free)
             fresh = self._leases.take_off(claim.assignments)
             for assignment in fresh[:1]:
-                self._window.claimed(assignment.k * assignment.sampling.max_tokens)
+                self._window.claimed(assignment.k, assignment.sampling.max_tokens)
             for chunk in groups.chunks(fresh):
                 tasks.create_task(self._work_on(chunk))
             if fresh:
@@ -126,10 +134,6 @@ class Drain:
                     return
                 quiet_polls += 1
             await self._leases.change()
-
-    async def _claim(self, limit: int) -> ClaimResult:
-        request = ClaimRequest(worker=self._worker, limit=limit, lease_s=self._settings.lease_s)
-        return await persist(lambda: self._pool.claim(request), self._patience())
 
     async def _work_on(self, chunk: Sequence[Assignment]) -> None:
         match chunk[0].purpose:
@@ -148,7 +152,11 @@ class Drain:
             try:
                 await self._sample_once(missing, patience)
             except TransientError as failure:
-                await self._wait_out(failure, patience)
+                if failure.service != GENERATION:  # the pool's, which was told of a flaw
+                    raise
+                if failure.overloaded:
+                    self._window.overloaded()
+                await patience.wait(failure)
             except HeadwaterError as refusal:
                 blameless = groups.is_the_policys(refusal.code)
                 await self._leases.fail(
@@ -161,20 +169,10 @@ class Drain:
         async for line in self._generation.samples(groups.sample_request(list(missing.values()))):
             if (assignment := missing.pop(line.id, None)) is not None:
                 patience.succeeded()
-                self._window.sampled(time.monotonic() - asked_at, assignment.deadline_s)
+                self._window.sampled(assignment.k, time.monotonic() - asked_at, assignment.deadline_s)
                 await self._receive(Sampled(assignment, line))
         if missing:
-            raise TransientError("generation", f"left out {len(missing)} prompts")
-
-    async def _wait_out(self, failure: TransientError, patience: Patience) -> None:
-        """Nothing new is claimed while some chunk waits for the engine."""
-        if failure.overloaded:
-            self._window.overloaded()
-        self._waiting_out += 1
-        try:
-            await patience.wait(failure)
-        finally:
-            self._waiting_out -= 1
+            raise TransientError(GENERATION, f"left out {len(missing)} prompts")
 
     async def _receive(self, sampled: Sampled) -> None:
         flaw = groups.flaw(sampled.assignment, sampled.samples)
@@ -207,21 +205,25 @@ class Drain:
             self._verdict_slots.release()
 
     async def _settle(self, batch: Sequence[Sampled], *, is_final: bool) -> list[Sampled]:
-        """Finish the groups whose verdicts are there; returns the others, none when `is_final`."""
+        """Finish the groups whose verdicts are there; returns those to be judged once more, none when `is_final`."""
         requests = [groups.verdict_requests(sampled) for sampled in batch]
         items = [item for request in requests for item in request]
         try:
-            verdicts = await judged(self._verification, items, self._patience())
+            verdicts = await self._verdicts.of(items)
         except HeadwaterError as refusal:
             await self._leases.fail([sampled.assignment for sampled in batch], refusal.code, refusal.message)
             return []
-        unsettled = []
+        unsettled: list[Sampled] = []
+        late: list[Assignment] = []
         for sampled, request in zip(batch, requests, strict=True):
-            own = [verdicts[item.id] for item in request]
-            if groups.is_worth_retrying(own) and not is_final:
+            own = [verdicts[item.id] for item in request if item.id in verdicts]
+            if len(own) < len(request):
+                late.append(sampled.assignment)
+            elif groups.is_worth_retrying(own) and not is_final:
                 unsettled.append(sampled)
             else:
                 self._verified.put_nowait(groups.group(sampled, own))
+        await self._leases.fail(late, TIMEOUT, TIMEOUT_MESSAGE, counts_as_attempt=False)
         return unsettled
 
     async def _hand_in(self) -> None:
@@ -233,7 +235,7 @@ class Drain:
     async def _hand_in_batch(self, batch: Sequence[GroupIn]) -> None:
         """A batch that the pool refuses as a whole is handed in one by one, and what it still refuses is given back."""
         try:
-            result = await persist(lambda: self._pool.hand_in(GroupBatch(groups=tuple(batch))), self._patience())
+            receipts = await handed_in(batch, self._send, self._patience())
         except HeadwaterError as refusal:
             if len(batch) > 1:
                 for finished in batch:
@@ -241,16 +243,21 @@ class Drain:
             elif (assignment := self._leases.get(str(batch[0].assignment_id))) is not None:
                 await self._leases.fail([assignment], refusal.code, refusal.message)
             return
-        await self._take_receipts(result.receipts)
+        await self._take_receipts(receipts)
+
+    async def _send(self, finished: Sequence[GroupIn]) -> GroupBatchResult:
+        return await self._pool.hand_in(GroupBatch(groups=tuple(finished)))
 
     async def _reverify(self, held: Sequence[Assignment]) -> None:
         """Judge stored responses again."""
         try:
-            receipts = await reverify.judge_again(self._pool, self._verification, held, self._patience)
+            async with self._verdict_slots:
+                judged = await reverify.judge_again(self._pool, self._verdicts, held, self._patience)
         except HeadwaterError as refusal:
             await self._leases.fail(held, refusal.code, refusal.message)
-        else:
-            await self._take_receipts(receipts)
+            return
+        await self._take_receipts(judged.receipts)
+        await self._leases.fail(judged.late, TIMEOUT, TIMEOUT_MESSAGE, counts_as_attempt=False)
 
     async def _write_verifications(self, held: Sequence[Assignment]) -> None:
         """Verify stored answers."""

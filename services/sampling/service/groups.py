@@ -76,21 +76,18 @@ class Flaw:
 
 def flaw(assignment: Assignment, line: PromptSamples) -> Flaw | None:
     """What keeps a prompt's line from being a group, or None."""
-    if (error := flaw_of_line(line)) is not None:
-        return error
-    count = len(line.samples)
-    is_reference = all(sample.finish_reason is FinishReason.REFERENCE for sample in line.samples)
-    if count == assignment.k or (is_reference and 1 <= count <= assignment.k):
-        return None
-    return Flaw("incomplete-group", f"generation gave {count} of {assignment.k} samples")
+    is_reference = bool(line.samples) and all(one.finish_reason is FinishReason.REFERENCE for one in line.samples)
+    return flaw_of_line(line, min(len(line.samples), assignment.k) if is_reference else assignment.k)
 
 
-def flaw_of_line(line: PromptSamples) -> Flaw | None:
-    """The error that a prompt's line has in place of samples, or None."""
-    if line.error is None:
-        return None
-    reason = line.error or "generation-error"
-    return Flaw(reason, line.message, is_the_questions=reason not in NOT_THE_QUESTIONS)
+def flaw_of_line(line: PromptSamples, wanted: int) -> Flaw | None:
+    """The error that a prompt's line has in place of samples, or that it has not as many as were wanted, or None."""
+    if line.error is not None:
+        reason = line.error or "generation-error"
+        return Flaw(reason, line.message, is_the_questions=reason not in NOT_THE_QUESTIONS)
+    if len(line.samples) != wanted:
+        return Flaw("incomplete-group", f"generation gave {len(line.samples)} of {wanted} samples")
+    return None
 
 
 def is_the_policys(refusal: str) -> bool:

@@ -29,6 +29,11 @@ class Leases:
         """How many are in flight."""
         return len(self._held)
 
+    @property
+    def answers(self) -> int:
+        """How many answers are in flight."""
+        return sum(assignment.k for assignment in self._held.values())
+
     def get(self, assignment_id: str) -> Assignment | None:
         """The assignment, where it is in flight."""
         return self._held.get(assignment_id)

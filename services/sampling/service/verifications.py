@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from uuid import UUID
 
-from services.sampling.client import GenerationClient, PoolClient, TransientError
+from services.sampling.client import GENERATION, GenerationClient, PoolClient, TransientError
 from services.sampling.service.groups import MAX_PROMPTS, Flaw, flaw_of_line
 from services.sampling.service.patience import Patience, persist
 from shared.contracts.generation import Prompt, PromptSamples, Sample, SampleRequest
@@ -68,9 +68,8 @@ async def write(
     found = await persist(lambda: pool.answers(AnswersRequest(assignments=ids)), patience())
     wanted = {item.assignment_id: item for item in found.items}
     lines = await _sampled(generation, held[0], held[0].k, dict(_checks(held, wanted)), patience)
-    checks = {
-        id_: [_read(sample) for sample in line.samples] for id_, line in lines.items() if flaw_of_line(line) is None
-    }
+    flawed = {id_: flaw for id_, line in lines.items() if (flaw := flaw_of_line(line, held[0].k)) is not None}
+    checks = {id_: [_read(sample) for sample in line.samples] for id_, line in lines.items() if id_ not in flawed}
     unconcluded = await _conclude(generation, held, wanted, checks, patience)
     made: list[GroupIn] = []
     flaws: list[tuple[Assignment, Flaw]] = []
@@ -80,8 +79,7 @@ async def write(
             flaws.append((assignment, Flaw(NOTHING_TO_VERIFY, "there is no judged answer to verify")))
             continue
         places = [f"{assignment.id}/{place}" for place in range(len(item.answers))]
-        flaws_of = (flaw for id_ in places if (flaw := flaw_of_line(lines[id_]) or unconcluded.get(id_)) is not None)
-        wrong = next(flaws_of, None)
+        wrong = next((one for id_ in places if (one := flawed.get(id_) or unconcluded.get(id_)) is not None), None)
         if wrong is not None:
             flaws.append((assignment, wrong))
         else:
@@ -118,10 +116,11 @@ async def _sampled(
                 deadline_s=of.deadline_s,
             )
             async for line in generation.samples(request):
-                lines[line.id] = line
-                waiting.succeeded()
+                if line.id in texts:
+                    lines[line.id] = line
+                    waiting.succeeded()
         if len(lines) < len(texts):
-            raise TransientError("generation", f"left out {len(texts) - len(lines)} prompts")
+            raise TransientError(GENERATION, f"left out {len(texts) - len(lines)} prompts")
 
     if texts:
         await persist(ask, waiting)
@@ -154,11 +153,11 @@ async def _conclude(
     flaws: dict[str, Flaw] = {}
     for id_, line in (await _sampled(generation, short, 1, texts, patience)).items():
         prompt_id, _, at = id_.rpartition("/")
-        if (flaw := flaw_of_line(line)) is not None:
+        if (flaw := flaw_of_line(line, 1)) is not None:
             flaws[prompt_id] = flaw
             continue
         open_ = checks[prompt_id][int(at)]
-        claimed = _read(line.samples[0]).claimed if line.samples else None
+        claimed = _read(line.samples[0]).claimed
         if claimed is not None:
             text = f"{open_.text.rstrip()}\n{VERDICT_SENTENCES[text_format.ClaimedVerdict(claimed.value)]}"
             checks[prompt_id][int(at)] = _Check(open_.sample, text, claimed)

@@ -32,7 +32,7 @@ from shared.web import call
 
 VERIFIER = "rubric@1"
 REPEATS = 2
-AT_ONCE = 16
+ANSWERS_AT_ONCE = 16
 MAX_TOKENS = 1024
 TEMPERATURE = 0.2
 HIGHEST_MARK = 10
@@ -85,7 +85,7 @@ class Panel:
         self._weights = weights
         self._threshold = threshold
         self._deadline_s = deadline_s
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(ANSWERS_AT_ONCE)
 
     async def judge(self, check: Check) -> Judgement:
         """Marks, and the outcome that they come to; unscored where a judgement is missing."""

@@ -41,7 +41,7 @@ async def test_killed_half_way_everything_is_stored_once(database_url: str):
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pool") as pool,
         httpx.AsyncClient(transport=httpx.MockTransport(generation.answer), base_url="http://generation") as engine,
-        httpx.AsyncClient(transport=httpx.ASGITransport(verification.app()), base_url="http://v") as verifier,
+        httpx.AsyncClient(transport=httpx.MockTransport(verification.answer), base_url="http://v") as verifier,
     ):
         campaign = uuid4()
         settings = {"name": "test", "router": RouterRecipe().model_dump(mode="json")}

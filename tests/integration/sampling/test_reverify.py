@@ -25,7 +25,7 @@ async def test_stored_responses_are_judged_again_without_an_engine(database_url:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://pool") as pool,
         httpx.AsyncClient(transport=httpx.MockTransport(generation.answer), base_url="http://generation") as engine,
-        httpx.AsyncClient(transport=httpx.ASGITransport(verification.app()), base_url="http://v") as verifier,
+        httpx.AsyncClient(transport=httpx.MockTransport(verification.answer), base_url="http://v") as verifier,
     ):
         campaign = uuid4()
         (await pool.put(f"/v1/campaigns/{campaign}/settings", json={"name": "test"})).raise_for_status()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,12 +37,19 @@ async def served(world: World) -> AsyncIterator[str]:
     """The world's three services behind one address."""
     app = FastAPI()
 
-    @app.post("/v1/samples")
-    async def samples(request: Request) -> Response:
-        answer = await world.generation.answer(httpx.Request("POST", str(request.url), content=await request.body()))
+    async def answered(by: Callable[[httpx.Request], Awaitable[httpx.Response]], request: Request) -> Response:
+        answer = await by(httpx.Request(request.method, str(request.url), content=await request.body()))
         return StreamingResponse(answer.aiter_bytes())
 
-    app.include_router(world.verification.app().router)
+    @app.post("/v1/samples")
+    async def samples(request: Request) -> Response:
+        return await answered(world.generation.answer, request)
+
+    @app.get("/v1/verifiers")
+    @app.post("/v1/verdicts")
+    async def verdicts(request: Request) -> Response:
+        return await answered(world.verification.answer, request)
+
     app.include_router(world.pool.app().router)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
     serving = asyncio.create_task(server.serve())
@@ -66,6 +73,7 @@ async def worker(redis_url: str, address: str) -> AsyncIterator[asyncio.subproce
         "HEADWATER_GENERATION_URL": address,
         "HEADWATER_VERIFICATION_URL": address,
         "HEADWATER_SAMPLING_STOP_GRACE_S": "0",
+        "HEADWATER_SAMPLING_ANSWERS_IN_FLIGHT": "192",  # 48 questions: some of 200 are left when 100 have landed
     }
     process = await asyncio.create_subprocess_exec(*COMMAND, env=environment, cwd=Path(__file__).parents[3])
     try:

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import httpx
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.sampling.client import GenerationClient, HeldLeases, PoolClient, VerificationClient
 from services.sampling.service.drain import Drain, DrainReport
@@ -34,6 +33,7 @@ from shared.contracts.orders import (
     OrderPurpose,
 )
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
+from shared.contracts.reverification import CheckLimit, Verifiers
 from shared.contracts.verdicts import VerdictBatch
 from shared.contracts.verifications import AnswersRequest, AnswersResult, AssignmentAnswers
 from shared.packed import PackedGroupIn
@@ -59,6 +59,9 @@ class FakePool:
         self.refused: set[str] = set()
         self.answers: dict[UUID, AssignmentAnswers] = {}
         self.down = 0
+        self.nonsense = 0
+        self.receipts_lost = 0
+        self.claims_take_s = 0.0
         self.total = questions
 
     @staticmethod
@@ -116,6 +119,7 @@ class FakePool:
         leased = [item.model_copy(update={"lease_token": uuid4()}) for item in taken]
         for item in leased:
             self.leases[item.id] = (item.lease_token, self.now() + request.lease_s, item)
+        await asyncio.sleep(self.claims_take_s)
         return ClaimResult(assignments=tuple(leased), open_orders=int(len(self.groups) < self.total))
 
     async def _heartbeat(self, request: LeaseExtension) -> HeldLeases:
@@ -142,7 +146,11 @@ class FakePool:
         if self.refuse_batches_over is not None and len(groups) > self.refuse_batches_over:
             return Response(status_code=413)
         receipts = tuple(self._store(group) for group in groups)
-        return Response(GroupBatchResult(receipts=receipts).model_dump_json())
+        if self.nonsense:
+            self.nonsense -= 1
+            return Response("[nonsense]")
+        lost, self.receipts_lost = self.receipts_lost, 0
+        return Response(GroupBatchResult(receipts=receipts[lost:]).model_dump_json())
 
     async def _answers(self, request: AnswersRequest) -> AnswersResult:
         return AnswersResult(items=tuple(self.answers[one] for one in request.assignments if one in self.answers))
@@ -179,6 +187,20 @@ def right_samples(request: SampleRequest, text: str) -> tuple[Sample, ...]:
     return (sample,) * request.n
 
 
+class AllButTheFirst:
+    """Holds every question but the first `count` that are asked: however fast those land, the others are left."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._answered: set[str] = set()
+
+    def __call__(self, text: str) -> bool:
+        """Whether to hold."""
+        if len(self._answered) < self.count:
+            self._answered.add(text)
+        return text not in self._answered
+
+
 class FakeGeneration:
     """Answers rightly; `line` may answer a prompt otherwise, `refusals` are answered first, `hold` stops prompts."""
 
@@ -199,13 +221,18 @@ class FakeGeneration:
         return httpx.Response(200, content=self._lines(request, cut))
 
     async def _lines(self, request: SampleRequest, cut: int) -> AsyncIterator[bytes]:
-        for prompt in request.prompts[:cut]:
-            while self.hold(prompt.text):
+        waiting = list(request.prompts[:cut])
+        while waiting:
+            held = [prompt for prompt in waiting if self.hold(prompt.text)]
+            for prompt in waiting:
+                if prompt not in held:
+                    line = self.line(request, prompt.id, prompt.text)
+                    if line is None:
+                        line = PromptSamples(id=prompt.id, samples=right_samples(request, prompt.text))
+                    yield line.model_dump_json().encode() + b"\n"
+            waiting = held
+            if held:
                 await asyncio.sleep(0.005)
-            line = self.line(request, prompt.id, prompt.text)
-            if line is None:
-                line = PromptSamples(id=prompt.id, samples=right_samples(request, prompt.text))
-            yield line.model_dump_json().encode() + b"\n"
 
 
 class FakeJudges:
@@ -214,9 +241,12 @@ class FakeJudges:
     def __init__(self) -> None:
         self.judgements: list[Judgement] = []
         self.asked = 0
+        self.hang: Callable[[str], bool] = lambda answer: False
 
     async def judge(self, check: Check) -> Judgement:
         self.asked += 1
+        while self.hang(check.answer):
+            await asyncio.sleep(0.01)
         return self.judgements.pop(0) if self.judgements else CORRECT
 
 
@@ -225,31 +255,34 @@ class FakeVerification:
 
     def __init__(self) -> None:
         self.judges = FakeJudges()
+        self.verifier = Verifier({QuestionKind.MATH: self.judges}, Cache(1000))
         self.batches: list[int] = []
         self.down = 0
         self.breaks = 0
+        self.nonsense = 0
+        self.limit = CheckLimit(deadline_s=5, at_once=2)
 
-    def app(self) -> FastAPI:
-        app = FastAPI()
-        verifier = Verifier({QuestionKind.MATH: self.judges}, Cache(1000))
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        """One request; verdicts stream."""
+        if request.url.path == "/v1/verifiers":
+            limits = Verifiers(verifiers={}, limits={QuestionKind.MATH: self.limit})
+            return httpx.Response(200, content=limits.model_dump_json())
+        if self.down:
+            self.down -= 1
+            return httpx.Response(503)
+        batch = VerdictBatch.model_validate_json(request.content)
+        self.batches.append(len(batch.items))
+        return httpx.Response(200, content=self._lines(batch))
 
-        @app.post("/v1/verdicts")
-        async def verdicts(batch: VerdictBatch) -> Response:
-            if self.down:
-                self.down -= 1
-                return Response(status_code=503)
-            self.batches.append(len(batch.items))
-
-            async def lines() -> AsyncIterator[str]:
-                async for _, item in verifier.as_finished(batch):
-                    if self.breaks:
-                        self.breaks -= 1
-                        return
-                    yield f"{item.model_dump_json()}\n"
-
-            return StreamingResponse(lines())
-
-        return app
+    async def _lines(self, batch: VerdictBatch) -> AsyncIterator[bytes]:
+        if self.nonsense:
+            self.nonsense -= 1
+            yield b'{"id": "other", "verdict": null}\n'
+        async for _, item in self.verifier.as_finished(batch):
+            if self.breaks:
+                self.breaks -= 1
+                return
+            yield f"{item.model_dump_json()}\n".encode()
 
 
 class World:
@@ -269,7 +302,7 @@ class World:
                 transport=httpx.MockTransport(self.generation.answer), base_url="http://gen"
             ) as generation,
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(self.verification.app()), base_url="http://v"
+                transport=httpx.MockTransport(self.verification.answer), base_url="http://v"
             ) as verification,
         ):
             clients = PoolClient(pool), GenerationClient(generation), VerificationClient(verification)

@@ -12,8 +12,9 @@ from services.verification.kinds.judgement import unscored
 from shared.contracts.generation import FinishReason, PromptSamples, Sample
 from shared.contracts.orders import GroupStatus
 from shared.contracts.questions import QuestionKind
+from shared.contracts.reverification import CheckLimit
 from shared.contracts.verdicts import UnscoredReason, VerdictOutcome
-from tests.unit.sampling.fakes import SETTINGS, World, right_samples
+from tests.unit.sampling.fakes import SETTINGS, AllButTheFirst, World, right_samples
 
 
 def assert_all_stored(world: World, k: int = 4) -> None:
@@ -33,7 +34,7 @@ async def test_every_question_becomes_one_complete_group():
     response = next(iter(world.pool.groups.values())).responses[0]
     assert response.verdict.outcome is VerdictOutcome.CORRECT
     assert response.tokens == len(response.text)
-    assert all(limit <= SETTINGS.questions_in_flight for limit in world.pool.claims)
+    assert all(limit * 4 <= SETTINGS.answers_in_flight for limit in world.pool.claims)
     assert max(world.verification.batches) >= 16  # not one request a group
 
 
@@ -146,6 +147,42 @@ async def test_short_outages_of_pool_and_verification_lose_nothing():
     assert_all_stored(world)
 
 
+async def test_nonsense_of_any_peer_is_waited_out_and_named_when_it_goes_on():
+    world = World(20)
+    world.pool.nonsense = 2
+    world.verification.nonsense = 1
+    world.generation.refusals = [httpx.Response(200, content=b'{"id": 7}\n')]
+    await world.run()
+    assert len(world.pool.groups) == 20
+    world = World(2)
+    world.generation.refusals = [httpx.Response(200, content=b"[1]\n") for _ in range(20)]
+    report = await world.run(SETTINGS.model_copy(update={"patience_s": 0.3}))
+    assert report.ended.startswith("generation: answered what is no PromptSamples")
+    assert not world.pool.leases
+    assert {failure.message for failure in world.pool.failures} == {f"{report.ended} (worker)"}
+
+
+async def test_groups_without_a_receipt_are_handed_in_again():
+    world = World(12)
+    world.pool.receipts_lost = 3
+    report = await world.run()
+    assert report.groups.total() == len(world.pool.groups) == 12
+    assert world.pool.receipts[GroupStatus.STORED] == 12
+    assert not world.pool.leases
+
+
+async def test_a_check_without_an_end_costs_its_own_group_alone():
+    world = World(6, k=2)
+    world.generation.line = lambda request, id_, text: PromptSamples(
+        id=id_, samples=(Sample(text=f"\\boxed{{x={text}}}", finish_reason=FinishReason.STOP),) * 2
+    )
+    world.verification.limit = CheckLimit(deadline_s=0.01, at_once=2)
+    world.verification.judges.hang = lambda answer: answer == "x=3" and not world.pool.failures
+    await world.run(SETTINGS.model_copy(update={"verdict_grace_s": 0.3}))
+    assert [(failure.reason, failure.counts_as_attempt) for failure in world.pool.failures] == [("timeout", False)]
+    assert len(world.pool.groups) == 6
+
+
 async def test_a_long_outage_gives_the_leases_back_for_the_next_drain():
     world = World(5)
     world.generation.refusals = [httpx.Response(503) for _ in range(20)]
@@ -201,7 +238,7 @@ async def test_a_batch_that_is_too_large_is_handed_in_one_by_one():
 
 async def test_a_killed_drain_loses_nothing():
     world = World(40)
-    world.generation.hold = lambda text: len(world.pool.groups) >= 5
+    world.generation.hold = AllButTheFirst(20)
     async with world.drain() as drain:
         running = asyncio.create_task(drain.run())
         while len(world.pool.groups) < 5:
@@ -221,15 +258,7 @@ async def test_a_killed_drain_loses_nothing():
 
 async def test_a_stopped_drain_gives_its_leases_back():
     world = World(40)
-    answered: set[str] = set()
-
-    def hold(text: str) -> bool:
-        """Every question but the first twenty."""
-        if len(answered) < 20:
-            answered.add(text)
-        return text not in answered
-
-    world.generation.hold = hold
+    world.generation.hold = AllButTheFirst(20)
     async with world.drain() as drain:
         running = asyncio.create_task(drain.run())
         while len(world.pool.groups) < 5:
@@ -240,6 +269,20 @@ async def test_a_stopped_drain_gives_its_leases_back():
     assert not world.pool.leases
     assert not any(failure.counts_as_attempt for failure in world.pool.failures)
     assert len(world.pool.groups) + len(world.pool.waiting) == 40
+
+
+async def test_a_claim_under_way_when_the_drain_is_stopped_is_given_back_too():
+    world = World(8)
+    world.pool.claims_take_s = 0.5
+    async with world.drain() as drain:
+        running = asyncio.create_task(drain.run())
+        while not world.pool.leases:
+            await asyncio.sleep(0.005)
+        world.stopping = True
+        report = await running
+    assert report.ended == STOPPED
+    assert report.abandoned == len(world.pool.waiting) == 8
+    assert not world.pool.leases
 
 
 async def test_leases_are_kept_while_the_engine_is_slow():

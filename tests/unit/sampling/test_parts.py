@@ -56,17 +56,23 @@ async def test_retry_after_is_honoured():
         await patience.wait(TransientError("generation", "full", retry_after_s=1000))
 
 
-@given(st.lists(st.sampled_from([1.0, 40.0, 100.0, None])), st.integers(1, 64))
-def test_window_stays_in_bounds(elapsed: list[float | None], maximum: int):
+@given(
+    st.lists(st.sampled_from([1.0, 40.0, 100.0, None])), st.integers(1, 512), st.integers(1, 256), st.integers(0, 600)
+)
+def test_window_stays_in_bounds(elapsed: list[float | None], maximum: int, k: int, under_way: int):
     window = Window(maximum)
+    window.claimed(k, 256)
     for seconds in elapsed:
         before = window.size
         if seconds is None:
             window.overloaded()
         else:
-            window.sampled(seconds, 120)
+            window.sampled(k, seconds, 120)
             assert (window.size - before) * (60 - seconds) >= 0
         assert 1 <= window.size <= maximum
+        claimed = window.questions(under_way)
+        assert claimed == 0 or under_way + claimed * k <= window.size or (under_way, claimed) == (0, 1)
+        assert window.questions(0) >= 1
 
 
 @given(st.integers(0, 70), st.integers(1, 3))

@@ -129,6 +129,14 @@ async def test_an_error_of_one_prompt_gives_the_assignment_back():
     assert made.pool.groups == {}
 
 
+async def test_too_few_verifications_are_no_group():
+    made, assignment_id = world(k=2)
+    made.generation.line = lambda request, id_, text: PromptSamples(id=id_, samples=(sample(SENTENCE["correct"]),))
+    await made.run()
+    assert [(one.assignment_id, one.reason) for one in made.pool.failures] == [(assignment_id, "incomplete-group")]
+    assert made.pool.groups == {}
+
+
 async def test_an_assignment_without_answers_is_given_back():
     made, assignment_id = world(answers=())
     await made.run()
