@@ -1,5 +1,6 @@
 """HTTP in: POST /v1/verdicts, whole or as a stream, and GET /v1/verifiers."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -10,8 +11,11 @@ from services.verification.service import Verifier
 from shared.contracts.reverification import Verifiers
 from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch, VerdictBatchResult
 from shared.errors import UnavailableError
+from shared.leaving import client_left, until_left
 
 NDJSON = "application/x-ndjson"
+_CLIENT_LEFT = 499
+Finished = tuple[int, IdentifiedVerdict]
 log = logging.getLogger(__name__)
 
 
@@ -26,9 +30,15 @@ async def judge_responses(batch: VerdictBatch, request: Request) -> Response:
     they come. A stream that ends early lacks what could not be judged: ask again for those.
     """
     verifier: Verifier = request.app.state.verifier
-    if NDJSON in request.headers.get("accept", ""):
-        return await _streamed(verifier, batch)
-    result = await verifier.verdicts(batch)
+    left = asyncio.create_task(client_left(request))
+    try:
+        if NDJSON in request.headers.get("accept", ""):
+            return await _streamed(verifier, batch, left)
+        result = await until_left(left, verifier.verdicts(batch))
+    finally:
+        left.cancel()
+    if result is None:
+        return Response(status_code=_CLIENT_LEFT)
     return Response(result.model_dump_json(), media_type="application/json")
 
 
@@ -39,16 +49,19 @@ async def get_verifiers(request: Request) -> Verifiers:
     return verifiers
 
 
-async def _streamed(verifier: Verifier, batch: VerdictBatch) -> Response:
-    """Verdicts as lines. Raises: UnavailableError where there is not even the first."""
+async def _streamed(verifier: Verifier, batch: VerdictBatch, left: "asyncio.Task[None]") -> Response:
+    """Verdicts as lines. Raises: UnavailableError where there is not even the first. Once there is, the response sees who leaves."""
     finished = verifier.as_finished(batch)
-    first = await anext(finished, None)
+    first = await until_left(left, _next(finished))
     return StreamingResponse(_lines(first, finished), media_type=NDJSON)
 
 
-async def _lines(
-    first: tuple[int, IdentifiedVerdict] | None, finished: AsyncGenerator[tuple[int, IdentifiedVerdict], None]
-) -> AsyncIterator[str]:
+async def _next(finished: AsyncGenerator[Finished, None]) -> Finished | None:
+    """The next verdict; None after the last one."""
+    return await anext(finished, None)
+
+
+async def _lines(first: Finished | None, finished: AsyncGenerator[Finished, None]) -> AsyncIterator[str]:
     try:
         if first is not None:
             yield f"{first[1].model_dump_json()}\n"

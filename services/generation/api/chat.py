@@ -7,11 +7,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from services.generation.api import Services, ServicesDependency
-from services.generation.api.leaving import client_left, until_left
 from services.generation.client.external import CHAT
 from services.generation.service.chat import COMPLETIONS
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
+from shared.leaving import client_left, until_left
 from shared.problems import problem_response
 
 router = APIRouter(tags=["chat"])

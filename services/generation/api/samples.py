@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.generation.api import ServicesDependency
-from services.generation.api.leaving import client_left, until_left
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.generation import PromptSamples, SampleRequest
+from shared.leaving import client_left, until_left
 from shared.problems import problem_response
 
 router = APIRouter(tags=["samples"])

@@ -1,4 +1,4 @@
-"""Work for a client, until it leaves: what nobody waits for any more is cancelled, down to the engine."""
+"""Work for a client, until it leaves: what nobody waits for any more is cancelled, down to the engine or the worker that does it."""
 
 import asyncio
 from collections.abc import Coroutine
