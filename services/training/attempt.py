@@ -25,7 +25,7 @@ from services.training import repository
 from services.training.failures import EXIT_LOST, Failure, give_up, is_retried, judge_exit
 from services.training.repository import RunRow
 from services.training.settings import TrainingSettings
-from shared.contracts.runs import RunFailure
+from shared.contracts.runs import RunFailure, RunIn
 from shared.db import Database
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,22 @@ def trainer_command(run_id: UUID, fence: int, result: Path) -> Sequence[str]:
     """The trainer of one attempt; it ends when the process that started it does."""
     module = [sys.executable, "-m", "services.training.execute", str(run_id)]
     return [*module, "--fence", str(fence), "--result", str(result), "--parent", str(os.getpid())]
+
+
+def launched(command: Sequence[str], processes: int, result: Path) -> Sequence[str]:
+    """The same trainer in several processes: whatever ends one of them ends all, and they end with the launcher."""
+    if processes == 1:
+        return command
+    launcher = [
+        sys.executable,
+        "-m",
+        "services.training.launch",
+        "--processes",
+        str(processes),
+        "--result",
+        str(result),
+    ]
+    return [*launcher, "--parent", str(os.getpid()), "--", *command]
 
 
 def trainer_environment(threads: int) -> dict[str, str]:
@@ -87,18 +103,26 @@ async def attempt_run(
             row = await repository.claim_run(session, run_id, worker, settings.training_lease_s)
             if row is not None and row.stalled_attempts > _allowed_attempts(settings, row.failure):
                 return await _refuse(session, row)
+            processes = 1 if row is None else _processes(row)
+            if row is not None and processes > 1:
+                launch_s = settings.training_launch_s
+                await repository.beat(session, row.id, row.fence, row.step, row.tokens, launch_s)
         if row is None:
             return Attempt(executed=False)
         log.info("run %s: attempt %d, fence %d", run_id, row.attempts, row.fence)
         with tempfile.TemporaryDirectory(prefix="headwater-run-") as scratch:
             result = Path(scratch) / "result.json"
-            exit_code = await _execute(
-                command(run_id, row.fence, result), settings, stopping, lambda: _is_held(database, row)
-            )
+            trainer = launched(command(run_id, row.fence, result), processes, result)
+            exit_code = await _execute(trainer, settings, stopping, lambda: _is_held(database, row))
             left = Failure.read(result)
         return await _record(database, row, settings, exit_code, left)
     finally:
         await database.close()
+
+
+def _processes(row: RunRow) -> int:
+    recipe = RunIn.model_validate(row.spec).recipe
+    return 1 if recipe is None else recipe.distributed.processes
 
 
 def _allowed_attempts(settings: TrainingSettings, reason: str | None) -> int:
@@ -145,7 +169,7 @@ async def _execute(
             await asyncio.sleep(POLL_S)
             if time.monotonic() - looked_at > settings.training_lease_s:
                 looked_at = time.monotonic()
-                if not await is_held() and process.poll() is None:
+                if not await is_held() and not await _ends(process, settings.training_lease_s):
                     return EXIT_LOST
         return None if process.returncode is None else process.returncode
     finally:
@@ -156,6 +180,14 @@ async def _execute(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+async def _ends(process: subprocess.Popen[bytes], deadline_s: float) -> bool:
+    """Whether it ends by itself: a run whose end is written has no lease any more, and its trainer is about to go."""
+    since = time.monotonic()
+    while process.poll() is None and time.monotonic() - since < deadline_s:
+        await asyncio.sleep(POLL_S)
+    return process.poll() is not None
 
 
 async def _record(

@@ -5,32 +5,25 @@ run succeeded. Ends with the process that started it, and at once when its lease
 """
 
 import argparse
-import ctypes
 import logging
 import os
-import signal
 import sys
 import tempfile
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from uuid import UUID
 
+from services.training import ranks
 from services.training.attempt import trainer_environment
 from services.training.failures import EXIT_FAILED, RunError, RunPausedError, name_failure
 from services.training.lease import RunLease
+from services.training.processes import die_with
 from services.training.settings import TrainingSettings
 from shared.contracts.runs import RunMethod
 from shared.log import configure_logging
 
 log = logging.getLogger(__name__)
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when `parent`, which started it, dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        sys.exit(EXIT_FAILED)
 
 
 def absolute(artifacts_url: str) -> str:
@@ -43,8 +36,16 @@ def leave_vllm_out() -> None:
     import_module("trl.import_utils").is_vllm_available = lambda *_, **__: False  # type: ignore[attr-defined]
 
 
+def see_one_gpu() -> None:
+    """A trainer of one process on a machine with several: the Trainer would spread its micro-batches over all of them."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
 def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
-    """Train the leased run to its end, publish its policy, mark it succeeded; or to a pause, when somebody asks for one."""
+    """Train the leased run to its end, publish its policy, mark it succeeded; or to a pause, when somebody asks for one.
+
+    Called in every rank; only the first one's `lease` is entered.
+    """
     leave_vllm_out()
     import torch
     import transformers
@@ -57,10 +58,11 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
 
     torch.set_num_threads(settings.training_threads)
     transformers.utils.logging.disable_progress_bar()
-    run = lease.spec()
+    ranks.meet(settings.training_step_timeout_s)
+    run = ranks.first(lease.spec)
     cache = Path(tempfile.gettempdir()) / "headwater-artifacts"
     artifacts_url = absolute(settings.artifacts_url)
-    start = lease.wait(fetch_start(lease.peers, run.start_policy_id, cache))
+    start = ranks.first(lambda: lease.wait(fetch_start(lease.peers, run.start_policy_id, cache)))
     store = CheckpointStore(artifacts_url, lease.run_id, lease.fence, cache)
     attempt = Attempt(lease, settings, run, start, store, artifacts_url)
     publisher = Publisher(lease, start, artifacts_url, run.campaign_id)
@@ -70,11 +72,11 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
         else:
             model, version = train_rl(attempt, publisher), final_version(run)
     except RunPausedError:
-        lease.pause()
+        ranks.first(lease.pause)
         log.info("run %s is paused after step %d", lease.run_id, lease.step)
         return
     policy = publisher.publish(model, run.publish_name, version, lease.step)
-    lease.succeed(policy.id, policy.version)
+    ranks.first(lambda: lease.succeed(policy.id, policy.version))
     log.info("run %s published '%s' version %d", lease.run_id, policy.name, policy.version)
 
 
@@ -91,9 +93,15 @@ def main() -> None:
     settings = TrainingSettings()
     os.environ.update(trainer_environment(settings.training_threads))
     configure_logging()
+    if ranks.processes() == 1:
+        see_one_gpu()
+    if not ranks.is_first():
+        logging.getLogger().setLevel(logging.WARNING)
     try:
-        with RunLease(settings, arguments.run_id, arguments.fence) as lease:
+        lease = RunLease(settings, arguments.run_id, arguments.fence)
+        with lease if ranks.is_first() else nullcontext():
             train_and_publish(lease, settings)
+        ranks.part()
     except Exception as error:
         failure = name_failure(error)
         if isinstance(error, RunError):
@@ -102,6 +110,8 @@ def main() -> None:
             log.exception("run %s failed: %s", arguments.run_id, failure.sentence)
         if arguments.result is not None:
             failure.write(arguments.result)
+        if ranks.processes() > 1:
+            os._exit(EXIT_FAILED)  # torch would wait at its exit for ranks that wait for this one
         sys.exit(EXIT_FAILED)
 
 

@@ -5,6 +5,7 @@ lost its lease writes nothing and exits with EXIT_LOST, one whose step never end
 a traceback) is judged by the worker.
 """
 
+import contextlib
 import errno
 import json
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ class Failure:
     sentence: str
 
     def write(self, path: Path) -> None:
-        """Leave it for the worker."""
-        path.write_text(json.dumps({"reason": self.reason, "sentence": self.sentence}))
+        """Leave it for the worker, unless another process of the trainer left its own: the first to fail is why the rest did."""
+        with contextlib.suppress(FileExistsError), path.open("x") as file:
+            json.dump({"reason": self.reason, "sentence": self.sentence}, file)
 
     @staticmethod
     def read(path: Path) -> "Failure | None":

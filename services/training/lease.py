@@ -48,7 +48,10 @@ def _exit_hung() -> None:
 
 
 class RunLease:
-    """A leased run, used as a context manager by its trainer. All methods are called from the training thread."""
+    """A leased run, used as a context manager by its trainer. All methods are called from the training thread.
+
+    Of a trainer's ranks only the first enters it; what the others report and log stays with them.
+    """
 
     def __init__(
         self,
@@ -86,7 +89,10 @@ class RunLease:
         self._loop.close()
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the lease's loop and wait; it has deadlines of its own."""
+        """Run a coroutine on the lease's loop and wait; it has deadlines of its own. Raises: RuntimeError without a loop."""
+        if not self._thread.is_alive():
+            work.close()
+            raise RuntimeError("the lease was not entered here: only the first rank asks and writes")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def spec(self) -> RunIn:

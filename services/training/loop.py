@@ -1,7 +1,8 @@
 """What every trainer of a run does beside its loss: progress, logged points, checkpoints, and stopping at NaN.
 
 A mixin over transformers' Trainer (through TRL's): the loop itself, optimiser, schedule, accumulation and resuming are
-theirs. A checkpoint holds everything that the next step depends on; `headwater.json` in it has what is ours.
+theirs. A checkpoint holds everything that the next step depends on; `headwater.json` in it has what is ours. In a trainer of
+several ranks every one of them runs this; they split the rows of a step, and the first one alone reports and keeps checkpoints.
 """
 
 import json
@@ -13,12 +14,14 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from trl.models import prepare_fsdp
 
+from services.training import ranks
 from services.training.checkpoints import CheckpointStore
 from services.training.failures import RunError, RunPausedError
 from services.training.lease import RunLease
 from services.training.optimizers import muon
-from services.training.policies import Start
+from services.training.policies import Reference, Start
 from services.training.settings import TrainingSettings
 from services.training.trackers import tracker_callbacks
 from shared.contracts.recipe import Optimizer, RlRecipe, SftRecipe
@@ -64,12 +67,12 @@ class Attempt:
 
 
 def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, rows: int, micro: int) -> dict[str, Any]:
-    """What SFTConfig and GRPOConfig have in common: `rows` a step in micro-batches of `micro`, no saving of their own."""
+    """What SFTConfig and GRPOConfig have in common: `rows` a step in micro-batches of `micro` a rank, no saving of their own."""
     return {
         "output_dir": str(staging),
         "max_steps": recipe.steps,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": rows // micro,
+        "gradient_accumulation_steps": rows // (micro * ranks.processes()),
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": recipe.schedule,
         "warmup_steps": round(recipe.warmup_fraction * recipe.steps),
@@ -84,6 +87,8 @@ def trainer_arguments(run: RunIn, recipe: SftRecipe | RlRecipe, staging: Path, r
         "report_to": "none",
         "disable_tqdm": True,
         "gradient_checkpointing": recipe.gradient_checkpointing,
+        "fsdp": recipe.distributed.fsdp,
+        "fsdp_config": {"state_dict_type": "FULL_STATE_DICT"} if recipe.distributed.fsdp else None,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_nan_inf_filter": False,
@@ -106,7 +111,7 @@ class _Reports(TrainerCallback):
 
     def on_step_begin(self, _args: Any, _state: Any, control: Any, **_: Any) -> Any:
         """The place to pause: nothing of the next step has begun."""
-        self._attempt.lease.check_pause()
+        ranks.first(self._attempt.lease.check_pause)
         return control
 
     def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> Any:
@@ -140,17 +145,33 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
     _globalstep_last_logged: int
 
     def follow(self, attempt: Attempt, checkpoint_every_steps: int) -> None:
-        """Report to this attempt's lease."""
+        """Report to this attempt's lease. Raises: RunError `crashed` when its model cannot be split here."""
+        recipe = attempt.run.recipe
+        if recipe is not None and recipe.distributed.fsdp and not self.is_fsdp_enabled:
+            raise RunError(
+                RunFailure.CRASHED,
+                "distributed.fsdp splits a model over GPUs, and this worker has none: give the training worker as many as "
+                "distributed.processes says, or create a campaign without 'fsdp'.",
+            )
         self.attempt, self.checkpoint_every_steps = attempt, checkpoint_every_steps
         self.remove_callback(PrinterCallback)
         self.add_callback(_Reports(self))
         self.args.run_name = attempt.run.publish_name
-        for tracker in tracker_callbacks(attempt.settings.training_report_to, attempt.store.tracker_directory):
+        trackers = attempt.settings.training_report_to if ranks.is_first() else ""
+        for tracker in tracker_callbacks(trackers, attempt.store.tracker_directory):
             self.add_callback(tracker)
+
+    def place(self, reference: Reference | None) -> Reference | None:
+        """The reference where the model in training is, and split over the ranks when that is."""
+        if reference is None or reference.frozen is None:
+            return reference
+        if self.is_fsdp_enabled:
+            return Reference(prepare_fsdp(reference.frozen, self.accelerator))
+        return Reference(reference.frozen.to(self.accelerator.device))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that the recipe names; AdamW is the Trainer's own."""
-        recipe = self.attempt.run.sft or self.attempt.run.rl
+        recipe = self.attempt.run.recipe
         if self.optimizer is None and recipe is not None and recipe.optimizer is Optimizer.MUON:
             betas = (self.args.adam_beta1, self.args.adam_beta2)
             self.optimizer = muon(model or self.model, recipe.learning_rate, recipe.weight_decay, betas)
@@ -177,7 +198,7 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
             raise
 
     def _train_from_newest(self) -> None:
-        newest = self.attempt.store.latest()
+        newest = ranks.first(self.attempt.store.latest)
         if newest is None:
             self.train()
             return
@@ -194,15 +215,19 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
         """Called with the weights of the checkpoint of `step` loaded, before training goes on."""
 
     def _remember_window(self) -> None:
-        """What the next logged point has gathered so far: it is a mean over steps on both sides of the checkpoint."""
+        """What the next logged point has gathered so far: it is a mean over steps on both sides of the checkpoint.
+
+        Each rank has a loss of its own; the metrics of the first are logged.
+        """
         metrics = {name: list(values) for name, values in self._metrics["train"].items()}
-        self.attempt.state["window"] = [self._globalstep_last_logged, float(self._tr_loss), metrics]
+        losses = ranks.gather(float(self._tr_loss))
+        self.attempt.state["point"] = [self._globalstep_last_logged, losses, metrics]
 
     def restore_window(self) -> None:
         """Go on with the logged point that the checkpoint had begun."""
-        if "window" in self.attempt.state:
-            self._globalstep_last_logged, loss, metrics = self.attempt.state["window"]
-            self._tr_loss += loss
+        if "point" in self.attempt.state:
+            self._globalstep_last_logged, losses, metrics = self.attempt.state["point"]
+            self._tr_loss += losses[ranks.rank()]
             self._metrics["train"].update(metrics)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -227,13 +252,16 @@ class RunTrainer(Trainer):  # type: ignore[misc, unused-ignore]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
-        staging = self.attempt.store.clear_staging()
+        staging = ranks.first(self.attempt.store.clear_staging)
         self.args.output_dir = str(staging)
         Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  not TRL's, which writes a model card
-        written = staging / f"checkpoint-{step}"
-        (written / "training_args.bin").unlink(missing_ok=True)
+        # Here every rank has written its part: this waits for all of them.
         self._remember_window()
-        self.attempt.save_state(written)
-        self.attempt.keep(written, step)
+        ranks.first(lambda: self._keep(staging / f"checkpoint-{step}", step))
         self._kept_step = step
         self.after_checkpoint(step)
+
+    def _keep(self, written: Path, step: int) -> None:
+        (written / "training_args.bin").unlink(missing_ok=True)
+        self.attempt.save_state(written)
+        self.attempt.keep(written, step)

@@ -18,8 +18,11 @@ from uuid import UUID
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
+from services.training import ranks
 from services.training.client import Peers
 from services.training.failures import RunError
 from services.training.lease import RunLease
@@ -29,6 +32,7 @@ from shared.contracts.recipe import LoraRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import HeadwaterError
 
+Weights = dict[str, torch.Tensor]
 _NOT_COPIED = (".safetensors", ".bin", ".pt", ".gguf", ".index.json", HASH_FILE, "README.md")
 
 
@@ -121,18 +125,36 @@ def load(start: Start, lora: LoraRecipe | None, *, bf16: bool, kl: bool, seed: i
     return Loaded(get_peft_model(model, config), tokenizer, Reference(None) if kl else None)
 
 
-def save_policy(model: Any, start: Start, directory: Path) -> PolicyKind:
-    """Write what is published: an adapter, or the whole model with the start's other files; returns the kind."""
+def whole_weights(model: Any) -> Weights | None:
+    """The trained weights that the ranks hold in parts, put together in the first; None for a model that each has as a whole.
+
+    Called in every rank.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return None
+    is_adapter = isinstance(model, PeftModel)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapter)
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    # Of tensors with two names (tied embeddings) a published file has the first.
+    names = {name for named in (model.named_parameters(), model.named_buffers()) for name, _ in named}
+    return {name: tensor for name, tensor in weights.items() if name in names}
+
+
+def save_policy(model: Any, start: Start, directory: Path, weights: Weights | None = None) -> PolicyKind:
+    """Write what is published: an adapter, or the whole model with the start's other files; returns the kind.
+
+    `weights`: those of the model, when it does not have them itself.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
-        model.save_pretrained(directory, save_embedding_layers=False)
+        model.save_pretrained(directory, save_embedding_layers=False, state_dict=weights)
         (directory / "README.md").unlink(missing_ok=True)
         path = directory / "adapter_config.json"
         config = json.loads(path.read_text())
         config |= {"base_model_name_or_path": None, "target_modules": sorted(config["target_modules"])}
         path.write_text(json.dumps(config, indent=2, sort_keys=True))
         return PolicyKind.ADAPTER
-    model.save_pretrained(directory)
+    model.save_pretrained(directory, state_dict=weights)
     for path in start.base_directory.iterdir():
         if path.is_file() and not path.name.endswith(_NOT_COPIED):
             shutil.copyfile(path, directory / path.name)
@@ -141,7 +163,7 @@ def save_policy(model: Any, start: Start, directory: Path) -> PolicyKind:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes versions of one run's policy.
+    """Publishes versions of one run's policy; called in every rank, done by the first.
 
     A version that this run has published is published: an attempt that goes on from an older checkpoint comes to its step
     again with weights that may differ in their last bits, and takes the version as it is.
@@ -157,9 +179,13 @@ class Publisher:
 
         Raises: RunError `policy_exists` when the name belongs to another policy.
         """
+        weights = whole_weights(model)
+        return ranks.first(lambda: self._publish(model, weights, name, version, step))
+
+    def _publish(self, model: Any, weights: Weights | None, name: str, version: int, step: int) -> Policy:
         known = self._published(name)
         if known is None:
-            return self._register(self._write(model, name), name, version, step)
+            return self._register(self._write(model, weights, name), name, version, step)
         if (known.run_id, known.version, known.step) != (self.lease.run_id, version, step):
             raise RunError(
                 RunFailure.POLICY_EXISTS,
@@ -172,10 +198,10 @@ class Publisher:
         policies = self.lease.wait(self.lease.peers.policies(self.campaign_id))
         return next((policy for policy in policies if policy.name == name), None)
 
-    def _write(self, model: Any, name: str) -> tuple[PolicyKind, str, str]:
+    def _write(self, model: Any, weights: Weights | None, name: str) -> tuple[PolicyKind, str, str]:
         """Store the model as an artifact; returns kind, uri and content hash."""
         with tempfile.TemporaryDirectory(prefix="headwater-policy-") as scratch:
-            kind = save_policy(model, self.start, Path(scratch))
+            kind = save_policy(model, self.start, Path(scratch), weights)
             uri, content_hash = publish_directory(
                 Path(scratch), self.artifacts_url, f"policies/{self.campaign_id}/{name}"
             )

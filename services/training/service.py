@@ -14,7 +14,7 @@ _NAMESPACE = UUID("6f1c2f44-6a0e-5d5b-9a7e-54c1a1f0b7d2")
 
 def planned_steps(run: RunIn) -> int:
     """Optimiser steps that the recipe asks for."""
-    recipe = run.sft or run.rl
+    recipe = run.recipe
     if recipe is None:
         raise ValueError("a run has an sft or an rl recipe")
     return recipe.steps

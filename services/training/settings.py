@@ -14,6 +14,11 @@ class TrainingSettings(Settings):
 
     training_threads: int = Field(default=2, ge=1)
     training_lease_s: float = Field(default=30.0, gt=0)
+    training_launch_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="the first lease of a trainer of several processes, until the first of them keeps it",
+    )
     training_heartbeat_s: float = Field(default=1.0, gt=0)
     training_step_timeout_s: float = Field(
         default=1800.0, gt=0, description="a trainer that works on one micro-batch for longer hangs, and is ended"

@@ -179,13 +179,37 @@ class Optimizer(StrEnum):
     MUON = "muon"
 
 
+class DistributedRecipe(Contract):
+    """On how many GPUs of one machine a run trains, a process each; the rows of a step are split over them, so that the step is the same.
+
+    `fsdp`: weights, gradients and optimiser state are split over them, too (every process has all of them otherwise).
+    """
+
+    processes: int = Field(default=1, ge=1, le=64)
+    fsdp: bool = False
+
+    @model_validator(mode="after")
+    def _shards_need_processes(self) -> "DistributedRecipe":
+        if self.fsdp and self.processes == 1:
+            raise ValueError("distributed.fsdp splits a model over several processes; set 'processes', or leave it out")
+        return self
+
+    def require_share(self, rows: int, what: str) -> None:
+        """Raises: ValueError when the rows of a step cannot be split evenly."""
+        if rows % self.processes:
+            raise ValueError(
+                f"{what} = {rows} rows a step cannot be split evenly over distributed.processes = {self.processes}; make it "
+                "a multiple of that"
+            )
+
+
 class SftRecipe(Contract):
     """Supervised fine-tuning: masked cross-entropy + kl_beta * KL(policy || start policy), full vocabulary (S2R Stage 1)."""
 
     lora: LoraRecipe | None = None
     steps: int = Field(default=300, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    micro_batch_size: int = Field(default=0, ge=0, description="0: the whole batch at once")
+    micro_batch_size: int = Field(default=0, ge=0, description="rows of a process at once; 0: all of its rows")
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
@@ -203,6 +227,18 @@ class SftRecipe(Contract):
         default=False, description="activations are computed again: less memory, more time"
     )
     checkpoint_every_steps: int = Field(default=50, ge=1)
+    distributed: DistributedRecipe = DistributedRecipe()
+
+    @model_validator(mode="after")
+    def _rows_are_shared(self) -> "SftRecipe":
+        self.distributed.require_share(self.batch_size, "batch_size")
+        _require_adamw(self.optimizer, self.distributed)
+        return self
+
+
+def _require_adamw(optimizer: Optimizer, distributed: DistributedRecipe) -> None:
+    if distributed.fsdp and optimizer is Optimizer.MUON:
+        raise ValueError("optimizer = 'muon' needs whole matrices, and distributed.fsdp splits them; use 'adamw'")
 
 
 class RewardLevel(StrEnum):
@@ -247,7 +283,7 @@ class RlRecipe(Contract):
     steps: int = Field(default=60, ge=1)
     k: int = Field(default=8, ge=2, le=64)
     groups_per_step: int = Field(default=16, ge=1)
-    micro_batch_size: int = Field(default=0, ge=0, description="responses at once; 0: the whole batch")
+    micro_batch_size: int = Field(default=0, ge=0, description="responses of a process at once; 0: all of them")
     sampling: SamplingParameters = SamplingParameters(temperature=1.0)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_fraction: float = Field(default=0.05, ge=0, le=1)
@@ -274,6 +310,13 @@ class RlRecipe(Contract):
     stall_timeout_s: float = Field(
         default=900.0, gt=0, description="no batch for so long fails the run with `no_progress`"
     )
+    distributed: DistributedRecipe = DistributedRecipe()
+
+    @model_validator(mode="after")
+    def _rows_are_shared(self) -> "RlRecipe":
+        self.distributed.require_share(self.groups_per_step * self.k, "groups_per_step * k")
+        _require_adamw(self.optimizer, self.distributed)
+        return self
 
     @model_validator(mode="after")
     def _a_batch_can_gather(self) -> "RlRecipe":

@@ -46,6 +46,11 @@ class RunIn(Contract):
             raise ValueError("an rl run needs 'rl' and an 'order_id', or the 'snapshot_id' of recipe offline-rl")
         return self
 
+    @property
+    def recipe(self) -> SftRecipe | RlRecipe | None:
+        """That of its method."""
+        return self.sft if self.method is RunMethod.SFT else self.rl
+
 
 class RunState(StrEnum):
     """`queued` also after a worker died: the lease expired and the next worker resumes from the checkpoint.

@@ -38,6 +38,11 @@ class Row:
     weights: list[float]
     is_fresh: bool
 
+    @property
+    def tokens(self) -> int:
+        """Of prompt and response."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
 
 @dataclass
 class Plan:

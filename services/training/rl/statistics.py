@@ -4,7 +4,8 @@ Shapes: B responses, T tokens, A actions of a response (padded), N trained actio
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,11 @@ class Statistics:
     engine: Tensor
     reference: Tensor | None
     is_fresh: Tensor
+
+    def on_cpu(self) -> "Statistics":
+        """Where the statistics of all ranks can be put together."""
+        moved: dict[str, Any] = {name: None if value is None else value.cpu() for name, value in vars(self).items()}
+        return replace(self, **moved)
 
 
 def statistics(

@@ -30,6 +30,11 @@ def pad_rows(rows: Sequence[Row], pad_token_id: int, micro_batches: int) -> dict
     }
 
 
+def share(rows: Sequence[Row], rank: int, processes: int) -> list[Row]:
+    """The rows that this rank trains on: of every length as many as the others have."""
+    return sorted(rows, key=lambda row: -row.tokens)[rank::processes]
+
+
 def by_length(micro_batches: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """The same rows in as many micro-batches of one size, the longest first, so that `trim` leaves little padding."""
     whole = {name: torch.cat([batch[name] for batch in micro_batches]) for name in micro_batches[0]}

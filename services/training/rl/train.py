@@ -1,8 +1,10 @@
 """An RL run from standing order to trained model, publishing a new version every few steps; or from a snapshot, offline."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from services.training import ranks
 from services.training.failures import RunError
 from services.training.loop import Attempt
 from services.training.policies import Publisher, load
@@ -11,6 +13,7 @@ from services.training.rl.offline import COLUMNS, offline_groups
 from services.training.rl.source import BatchSource
 from services.training.rl.trainer import RolloutTrainer, make_rl_trainer
 from services.training.snapshots import bad_snapshot, read_snapshot, read_table
+from shared.contracts.policies import Policy
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.runs import RunFailure, RunIn
 from shared.contracts.snapshots import SnapshotRecipe
@@ -34,12 +37,12 @@ def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
     trainer.baseline = RunningBaseline() if is_running else BatchBaseline()
 
     def checkpointed(step: int) -> None:
-        trainer.source.acknowledge(step)
+        ranks.first(lambda: trainer.source.acknowledge(step))
         publish_if_due(attempt, publisher, trainer, step)
 
     def resumed(step: int) -> None:
         pending = [(UUID(batch_id), number) for batch_id, number in attempt.state.get("unacknowledged", [])]
-        trainer.source.resume(step, pending)
+        ranks.first(lambda: trainer.source.resume(step, pending))
         trainer.source.policy_version = newest_version(run, recipe, step, start_version)
         if "baseline" in attempt.state:
             trainer.baseline = RunningBaseline.restore(attempt.state["baseline"])
@@ -56,7 +59,7 @@ def train_offline(attempt: Attempt) -> Any:
     run, recipe = attempt.run, attempt.run.rl
     if recipe is None:
         raise RunError(RunFailure.CRASHED, "The run has no recipe.")
-    snapshot = read_snapshot(attempt)
+    snapshot = ranks.first(lambda: read_snapshot(attempt))
     if snapshot.recipe is not SnapshotRecipe.OFFLINE_RL:
         raise bad_snapshot(
             snapshot, f"is of recipe '{snapshot.recipe}'; RL trains on one of '{SnapshotRecipe.OFFLINE_RL}'"
@@ -75,14 +78,20 @@ def train_offline(attempt: Attempt) -> Any:
 
 def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrainer, step: int) -> None:
     """Publish an intermediate version, load it into the engine, and let the order sample with it; again is harmless."""
-    run, recipe = attempt.run, trainer.recipe
-    if run.order_id is None or step % recipe.publish_every_steps != 0 or step >= recipe.steps:
+    run, order_id, recipe = attempt.run, attempt.run.order_id, trainer.recipe
+    if order_id is None or step % recipe.publish_every_steps != 0 or step >= recipe.steps:
         return
     name, version = f"{run.publish_name}-step-{step}", newest_version(run, recipe, step, 0)
-    policy, peers = publisher.publish(trainer.model, name, version, step), attempt.lease.peers
-    attempt.lease.wait(peers.make_live(policy.id))
-    attempt.lease.wait(peers.use_policy(run.order_id, policy))
+    policy = publisher.publish(trainer.model, name, version, step)
+    ranks.first(partial(use, attempt, order_id, policy))
     trainer.source.policy_version = version
+
+
+def use(attempt: Attempt, order_id: UUID, policy: Policy) -> None:
+    """Sample with this policy from now on."""
+    peers = attempt.lease.peers
+    attempt.lease.wait(peers.make_live(policy.id))
+    attempt.lease.wait(peers.use_policy(order_id, policy))
 
 
 def newest_version(run: RunIn, recipe: RlRecipe, step: int, start_version: int) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from services.training import ranks
 from services.training.loop import RunTrainer, trainer_arguments
 from services.training.policies import Loaded, Reference
 from services.training.rl.actions import UNTRAINED
@@ -23,7 +24,7 @@ from services.training.rl.ratios import log_ratios
 from services.training.rl.rows import Plan
 from services.training.rl.source import BatchSource
 from services.training.rl.statistics import LogProbs, Statistics, statistics, step_metrics
-from services.training.rl.tensors import by_length, pad_rows, trim
+from services.training.rl.tensors import by_length, pad_rows, share, trim
 from services.training.sft.order import micro_batch_size
 from services.training.sft.rows import IGNORED
 from shared.contracts.recipe import RatioUnit, RlRecipe
@@ -58,13 +59,14 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         self.resumed(step)
 
     def _generate_and_score_completions(self, _inputs: Any) -> dict[str, Tensor]:
-        """The batch of this step as tensors; called once a step, before its first micro-batch."""
-        plan = self.plan_step(self.state.global_step)
+        """This rank's share of the step's rows as tensors; called once a step, before its first micro-batch."""
+        plan = ranks.first(lambda: self.plan_step(self.state.global_step))
         for name, value in plan.metrics.items():
             self._metrics["train"][name].append(value)
         self._statistics, self._is_empty = [], not plan.rows
-        tensors = pad_rows(plan.rows, self._tokenizer.pad_token_id, self.args.gradient_accumulation_steps)
-        self.attempt.tokens += int(tensors["attention_mask_B_T"].sum())
+        rows = share(plan.rows, ranks.rank(), ranks.processes())
+        tensors = pad_rows(rows, self._tokenizer.pad_token_id, self.args.gradient_accumulation_steps)
+        self.attempt.tokens += sum(row.tokens for row in plan.rows)
         return {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
 
     def plan_lease(self, step: int) -> Plan:
@@ -89,7 +91,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         return inputs
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
-        """The loss of one micro-batch; the weights of a whole batch sum to 1, so micro-batches add up."""
+        """The loss of one micro-batch; the weights of a whole batch, over all ranks, sum to 1, so micro-batches add up."""
         batch = trim(inputs)
         logprobs = self._logprobs(model, batch)
         # Column t of the log-probabilities is about token t + 1.
@@ -111,7 +113,8 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         surrogate = clipped_surrogate(log_ratios_B_A, advantages_B_A, weights_B_A, clip_range(self.recipe))
         is_fresh_B = batch["is_fresh_B"]
         self._statistics.append(statistics(surrogate, weights_B_A, logprobs, actions_B_T, is_fresh_B))
-        return surrogate.loss
+        # The gradients of the ranks are averaged.
+        return surrogate.loss * ranks.processes()
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The norm; after a batch that teaches nothing no gradient is left, or the optimiser would go on with its momentum."""
@@ -122,14 +125,15 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's ratio, clip and KL figures."""
-        logs |= step_metrics(self._statistics)
+        of_ranks = ranks.gather([item.on_cpu() for item in self._statistics])
+        logs |= step_metrics([item for of_rank in of_ranks for item in of_rank])
         self._statistics = []
         super().log(logs, start_time)
 
     def _logprobs(self, model: Any, batch: dict[str, Tensor]) -> LogProbs:
         trained_B_T, reference_B_T = self._token_logprobs(model, batch), None
         if self.reference is not None:
-            with self.reference.of(model) as reference:
+            with self.reference.of(self.accelerator.unwrap_model(model)) as reference:
                 reference_B_T = self._token_logprobs(reference, batch)
         return LogProbs(trained_B_T, batch["old_logprobs_B_T"][:, 1:], reference_B_T)
 
@@ -156,7 +160,7 @@ def _rewards_come_with_the_batch(**_: Any) -> list[float]:
 def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path) -> RolloutTrainer:
     """A trainer that takes `recipe.steps` steps of groups_per_step * k responses."""
     responses = recipe.groups_per_step * recipe.k
-    micro = micro_batch_size(responses, recipe.micro_batch_size)
+    micro = micro_batch_size(responses // ranks.processes(), recipe.micro_batch_size)
     arguments = GRPOConfig(
         **trainer_arguments(run, recipe, staging, responses, micro),
         logging_steps=1,
@@ -184,6 +188,7 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
     for module in trainer.model.modules():
         if getattr(module, "attention_dropout", 0.0):
             module.attention_dropout = 0.0
-    trainer.recipe, trainer.reference, trainer.plan_step = recipe, loaded.reference, trainer.plan_lease
+    trainer.recipe, trainer.reference = recipe, trainer.place(loaded.reference)
+    trainer.plan_step = trainer.plan_lease
     trainer.checkpointed = trainer.resumed = lambda _step: None
     return trainer

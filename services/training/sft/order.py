@@ -33,7 +33,7 @@ def batch_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) 
 
 
 def micro_batch_size(batch_size: int, asked: int) -> int:
-    """The largest divisor of `batch_size` that is not above `asked`; 0 asks for the whole batch."""
+    """The largest divisor of `batch_size`, a process's rows of a step, that is not above `asked`; 0 asks for all of them."""
     if asked == 0 or asked >= batch_size:
         return batch_size
     return next(size for size in range(asked, 0, -1) if batch_size % size == 0)

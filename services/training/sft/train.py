@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from services.training import ranks
 from services.training.failures import RunError
 from services.training.loop import Attempt
 from services.training.policies import load
@@ -22,7 +23,7 @@ def train_sft(attempt: Attempt) -> Any:
     if recipe is None or run.snapshot_id is None:
         raise RunError(RunFailure.BAD_SNAPSHOT, "The run has no snapshot or no recipe.")
     loaded = load(attempt.start, recipe.lora, bf16=recipe.bf16, kl=recipe.kl_beta > 0, seed=run.seed)
-    snapshot = read_snapshot(attempt)
+    snapshot = ranks.first(lambda: read_snapshot(attempt))
     rows = tokenise_snapshot(snapshot, read_table(snapshot, COLUMNS).to_pylist(), loaded.tokenizer, recipe.max_tokens)
     log.info("run %s: %d rows, left out: %s", attempt.lease.run_id, len(rows.input_ids), rows.left_out or "none")
     counts = {f"rows_{reason}": float(count) for reason, count in rows.left_out.items()}

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
+from services.training import ranks
 from services.training.loop import LOGGED_POINTS, RunTrainer, trainer_arguments
 from services.training.policies import Loaded, Reference
 from services.training.sft.losses import masked_loss, shifted
@@ -33,7 +35,7 @@ class MaskedSftTrainer(RunTrainer, SFTTrainer):
     ) -> Any:
         """The loss of one micro-batch; `num_items_in_batch` counts the trained tokens of the whole batch."""
         tokens = inputs.pop("tokens") if "tokens" in inputs else inputs["attention_mask"].sum()
-        self.attempt.tokens += int(tokens.sum())
+        self.attempt.tokens += int(self._over_ranks(tokens.sum()))
         if self.reference is None:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
@@ -45,19 +47,27 @@ class MaskedSftTrainer(RunTrainer, SFTTrainer):
         model_inputs = {name: tensor for name, tensor in inputs.items() if name != "labels"}
         logits_N_V, targets_N = shifted(model(**model_inputs).logits, inputs["labels"], IGNORED)
         # Accelerate wraps the policy in autocast; the reference must compute in the same precision, or they would differ at the start.
-        with reference.of(model) as start, self.accelerator.autocast():
+        with reference.of(self.accelerator.unwrap_model(model)) as start, self.accelerator.autocast():
             reference_N_V, _ = shifted(start(**model_inputs).logits, inputs["labels"], IGNORED)
         trained = trained if trained is not None else max(targets_N.numel(), 1)
         loss, kl = masked_loss(logits_N_V, targets_N, reference_N_V, self.kl_beta, trained)
+        kl, right, seen = self._over_ranks(
+            torch.stack([kl, (logits_N_V.argmax(dim=-1) == targets_N).sum().float(), kl.new_tensor(len(targets_N))])
+        )
         self._metrics["train"]["kl"].append(float(kl) * self.current_gradient_accumulation_steps)
-        accuracy = (logits_N_V.argmax(dim=-1) == targets_N).float().mean()
-        self._metrics["train"]["mean_token_accuracy"].append(float(accuracy))
-        return loss
+        self._metrics["train"]["mean_token_accuracy"].append(float(right / seen.clamp(min=1)))
+        # `trained` counts the tokens of all ranks, and their gradients are averaged.
+        return loss * ranks.processes()
+
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        """The sums over the ranks' micro-batches."""
+        sums: Tensor = self.accelerator.reduce(values, "sum")
+        return sums
 
 
 def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokenised, staging: Path) -> MaskedSftTrainer:
     """A trainer over tokenised rows that takes `recipe.steps` steps."""
-    micro = micro_batch_size(recipe.batch_size, recipe.micro_batch_size)
+    micro = micro_batch_size(recipe.batch_size // ranks.processes(), recipe.micro_batch_size)
     arguments = SFTConfig(
         **trainer_arguments(run, recipe, staging, recipe.batch_size, micro),
         logging_steps=max(1, recipe.steps // LOGGED_POINTS),
@@ -74,5 +84,5 @@ def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokeni
     )
     lengths = [len(ids) for ids in rows.input_ids]
     trainer.order = batch_order(lengths, recipe.batch_size, recipe.steps, run.seed)
-    trainer.reference, trainer.kl_beta = loaded.reference, recipe.kl_beta
+    trainer.reference, trainer.kl_beta = trainer.place(loaded.reference), recipe.kl_beta
     return trainer

@@ -33,6 +33,8 @@ def test_a_reason_survives_the_way_to_the_worker(tmp_path: Path) -> None:
     left = Failure(RunFailure.NO_PROGRESS, "Nobody samples.")
     left.write(tmp_path / "result.json")
     assert judge_exit(EXIT_FAILED, Failure.read(tmp_path / "result.json")) == left
+    Failure(RunFailure.CRASHED, "Another process was gone.").write(tmp_path / "result.json")
+    assert Failure.read(tmp_path / "result.json") == left
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"reason": "bored", "sentence": ""}', "[1]"])

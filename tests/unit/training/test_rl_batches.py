@@ -18,7 +18,7 @@ from services.training.rl.advantages import BatchBaseline
 from services.training.rl.batches import plan_batch
 from services.training.rl.rewards import action_rewards
 from services.training.rl.rows import Plan, Row
-from services.training.rl.tensors import by_length, pad_rows, trim
+from services.training.rl.tensors import by_length, pad_rows, share, trim
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason
 from shared.contracts.orders import ResponseIn
@@ -285,3 +285,12 @@ def test_micro_batches_by_length_hold_the_same_rows_the_longest_first(
         assert sorted(map(repr, together[name].tolist())) == sorted(map(repr, tensor.tolist()))
     is_row = together["weights_B_A"][:, 0] > 0
     assert torch.equal(together["input_ids_B_T"].bool()[is_row], together["attention_mask_B_T"].bool()[is_row])
+
+
+@given(st.lists(st.integers(1, 12), max_size=12), st.integers(1, 4))
+def test_the_shares_of_the_ranks_are_the_rows_and_of_like_length(lengths: list[int], processes: int) -> None:
+    rows = [Row([1], [7] * length, [0.0] * length, [0] * length, [1.0], [1.0], is_fresh=False) for length in lengths]
+    shares = [share(rows, rank, processes) for rank in range(processes)]
+    assert sorted(row.tokens for part in shares for row in part) == sorted(row.tokens for row in rows)
+    tokens = [sum(row.tokens for row in part) for part in shares]
+    assert max(tokens) - min(tokens) <= max((row.tokens for row in rows), default=0)
