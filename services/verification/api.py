@@ -11,7 +11,7 @@ from services.verification.service import Verifier
 from shared.contracts.reverification import Verifiers
 from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch, VerdictBatchResult
 from shared.errors import UnavailableError
-from shared.leaving import client_left, until_left
+from shared.leaving import until_left
 
 NDJSON = "application/x-ndjson"
 _CLIENT_LEFT = 499

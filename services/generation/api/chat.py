@@ -1,20 +1,21 @@
 """OpenAI-compatible routes: talk to any policy version."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from services.generation.api import Services, ServicesDependency
+from services.generation.api.streams import HeldStream
 from services.generation.client.external import CHAT
 from services.generation.service.chat import COMPLETIONS
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
-from shared.leaving import client_left, until_left
+from shared.leaving import until_left
 from shared.problems import problem_response
 
 router = APIRouter(tags=["chat"])
+EVENTS = "text/event-stream"
 _CLIENT_LEFT = 499
 
 
@@ -31,18 +32,20 @@ async def create_completion(body: dict[str, Any], request: Request, services: Se
 
 
 async def _pass_on(endpoint: str, body: dict[str, Any], request: Request, services: Services) -> Response:
-    left = asyncio.create_task(client_left(request))
     try:
         if body.get("stream"):
-            return StreamingResponse(await services.chat.stream(endpoint, body), media_type="text/event-stream")
-        answer = await until_left(left, services.chat.complete(endpoint, body))
-        return Response(status_code=_CLIENT_LEFT) if answer is None else JSONResponse(answer)
+            stream = await until_left(request.receive, services.chat.stream(endpoint, body))
+            return _left() if stream is None else HeldStream(stream.events(), stream.close, EVENTS)
+        answer = await until_left(request.receive, services.chat.complete(endpoint, body))
+        return _left() if answer is None else JSONResponse(answer)
     except OverloadedError as error:
         response = problem_response(error.problem(), error.status)
         response.headers["Retry-After"] = str(error.retry_after_s)
         return response
-    finally:
-        left.cancel()
+
+
+def _left() -> Response:
+    return Response(status_code=_CLIENT_LEFT)
 
 
 @router.get("/v1/models")

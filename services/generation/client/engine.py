@@ -200,15 +200,22 @@ class EngineClient:
     async def pass_on_stream(
         self, endpoint: str, body: dict[str, Any], timeout_s: float
     ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a streamed one."""
+        """The lines of a streamed one. Raises, also between lines: EngineDownError; at first: EngineRefusedError."""
         try:
             request = self._http.stream("POST", f"/v1/{endpoint}", json=body, timeout=timeout_s)
             async with request as response:
                 if not response.is_success:
                     await response.aread()
                     _raise_refusal(response)
-                yield response.aiter_lines()
-        except httpx.TransportError as error:
+                yield self._lines(response)
+        except httpx.RequestError as error:
+            raise self._down(error) from error
+
+    async def _lines(self, response: httpx.Response) -> AsyncIterator[str]:
+        try:
+            async for line in response.aiter_lines():
+                yield line
+        except httpx.RequestError as error:
             raise self._down(error) from error
 
     async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
@@ -227,7 +234,7 @@ class EngineClient:
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._http.request(method, path, timeout=timeout_s, **request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._down(error) from error
         except TimeoutError as error:
             raise EngineDownError(
@@ -237,7 +244,7 @@ class EngineClient:
             _raise_refusal(response)
         return response
 
-    def _down(self, error: httpx.TransportError) -> EngineDownError:
+    def _down(self, error: httpx.RequestError) -> EngineDownError:
         return EngineDownError(f"The engine at {self.url} does not answer ({type(error).__name__}).")
 
 

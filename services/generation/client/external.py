@@ -16,6 +16,7 @@ from shared.settings import address
 
 CHAT = "chat/completions"
 REQUESTS_AT_ONCE = 16
+CHECK_TIMEOUT_S = 10.0
 _RETRYABLE = frozenset({429, 502, 503, 504})
 _FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
@@ -56,10 +57,11 @@ class ExternalClient:
             raise _invalid(url, "is an address of Headwater's own")
 
     async def check(self, url: str, api_key_env: str | None) -> None:
-        """Raises ExternalError unless the server answers at all."""
+        """Raises ExternalError unless the server answers at all, and wholly, within `CHECK_TIMEOUT_S`."""
         try:
-            await self._http.get(f"{root(url)}/models", headers=_headers(url, api_key_env), timeout=10.0)
-        except httpx.RequestError as error:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._http.get(f"{root(url)}/models", headers=_headers(url, api_key_env))
+        except (httpx.RequestError, TimeoutError) as error:
             raise _unavailable(url, type(error).__name__) from error
 
     async def answers(
@@ -103,7 +105,7 @@ class ExternalClient:
     async def pass_on_stream(
         self, endpoint: str, url: str, api_key_env: str | None, body: Mapping[str, Any]
     ) -> AsyncIterator[AsyncIterator[str]]:
-        """The lines of a streamed one; an overloaded server is the asker's to ask again."""
+        """The lines of a streamed one; an overloaded server is the asker's to ask again. Raises, also between lines: ExternalError."""
         try:
             request = self._http.stream(
                 "POST", f"{root(url)}/{endpoint}", json=dict(body), headers=_headers(url, api_key_env)
@@ -112,9 +114,17 @@ class ExternalClient:
                 if not response.is_success:
                     await response.aread()
                     _body(url, api_key_env, response)
-                yield response.aiter_lines()
+                yield _lines(url, response)
         except httpx.RequestError as error:
             raise _unavailable(url, type(error).__name__) from error
+
+
+async def _lines(url: str, response: httpx.Response) -> AsyncIterator[str]:
+    try:
+        async for line in response.aiter_lines():
+            yield line
+    except httpx.RequestError as error:
+        raise _unavailable(url, type(error).__name__) from error
 
 
 def root(url: str) -> str:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from services.generation.client.engine import EngineDownError, EngineRefusedError
 from services.generation.client.external import ExternalClient, ExternalError
+from services.generation.service.chat_stream import ChatStream
 from services.generation.service.fleet import Fleet
 from services.generation.service.policies import PolicyService
 from services.generation.service.replica import ReplacedError, Replica, Target
@@ -16,6 +18,9 @@ from shared.errors import ConflictError, HeadwaterError, UnavailableError
 
 COMPLETIONS = "completions"
 TIMEOUT_S = 600.0
+SILENCE_S = 300.0  # of an external server in the middle of an answer: some think for minutes and say nothing
+_OWN_TROUBLE = 500
+T = TypeVar("T")
 
 
 class ChatService:
@@ -36,37 +41,50 @@ class ChatService:
                     answer = await self._external.pass_on(endpoint, policy.uri, policy.api_key_env, asked)
             else:
                 answer = await self._engine_answer(endpoint, await self._policies.target(policy), body)
-        except ExternalError as error:
-            raise _unavailable(error) from error
-        except TimeoutError as error:
-            raise _late(policy.uri) from error
+        except (ExternalError, TimeoutError) as error:
+            raise _external_trouble(policy.uri, error) from error
         return {**answer, "model": body["model"]}
 
-    async def stream(self, endpoint: str, body: dict[str, Any]) -> AsyncIterator[str]:
-        """Server-sent events, one `data: …` block at a time. Errors before the first event are raised here."""
+    async def stream(self, endpoint: str, body: dict[str, Any]) -> ChatStream:
+        """A streamed answer that the server has begun; the caller closes it. Raises as `complete`."""
         policy = await self._chatty(body)
-        stack = AsyncExitStack()
+        begin = self._begin_external if policy.kind is PolicyKind.EXTERNAL else self._begin_engine
+        held = AsyncExitStack()
         try:
-            if policy.kind is PolicyKind.EXTERNAL:
-                asked = {**body, "model": policy.model}
-                request = self._external.pass_on_stream(endpoint, policy.uri, policy.api_key_env, asked)
-            else:
-                target = await self._policies.target(policy)
-                replica = await self._enter(stack, target)
-                serving = await stack.enter_async_context(replica.serving(target))
-                request = replica.client.pass_on_stream(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
-            async with asyncio.timeout(TIMEOUT_S):
-                lines = await stack.enter_async_context(request)
-        except BaseException as error:
-            await stack.aclose()
-            if isinstance(error, EngineDownError | EngineRefusedError):
-                raise _named(error) from error
-            if isinstance(error, ExternalError):
-                raise _unavailable(error) from error
-            if isinstance(error, TimeoutError):
-                raise _late(policy.uri) from error
+            return await begin(held, endpoint, policy, body)
+        except BaseException:
+            await held.aclose()
             raise
-        return _events(stack, lines, body["model"])
+
+    async def _begin_external(
+        self, held: AsyncExitStack, endpoint: str, policy: Policy, body: dict[str, Any]
+    ) -> ChatStream:
+        asked = {**body, "model": policy.model}
+        request = self._external.pass_on_stream(endpoint, policy.uri, policy.api_key_env, asked)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                lines = await held.enter_async_context(request)
+        except (ExternalError, TimeoutError) as error:
+            raise _external_trouble(policy.uri, error) from error
+        named = partial(_external_trouble, policy.uri)
+        return ChatStream(held, lines, body["model"], _as_it_is, named, silence_s=SILENCE_S, timeout_s=TIMEOUT_S)
+
+    async def _begin_engine(
+        self, held: AsyncExitStack, endpoint: str, policy: Policy, body: dict[str, Any]
+    ) -> ChatStream:
+        target = await self._policies.target(policy)
+        try:
+            replica = await self._enter(held, target)
+            serving = await held.enter_async_context(replica.serving(target))
+            request = replica.client.pass_on_stream(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
+            lines = await replica.while_up(held.enter_async_context(request))
+        except (EngineDownError, EngineRefusedError) as error:
+            raise _engine_trouble(error) from error
+        # How long an engine may be silent is for its health to say.
+        silence_s = TIMEOUT_S
+        return ChatStream(
+            held, lines, body["model"], replica.while_up, _engine_trouble, silence_s=silence_s, timeout_s=TIMEOUT_S
+        )
 
     async def _chatty(self, body: dict[str, Any]) -> Policy:
         model = body.get("model")
@@ -95,7 +113,7 @@ class ChatService:
                 answer = await replica.while_up(work)
                 await replica.confirm(serving)
         except (EngineDownError, EngineRefusedError, ReplacedError) as error:
-            raise _named(error) from error
+            raise _engine_trouble(error) from error
         return answer
 
 
@@ -115,30 +133,17 @@ def _for_engine(body: dict[str, Any], model: str) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key != "seed"} | {"model": model}
 
 
-def _unavailable(error: ExternalError) -> HeadwaterError:
-    return UnavailableError(error.code.replace("-", "_"), error.message)
+async def _as_it_is(work: Coroutine[Any, Any, T]) -> T:
+    return await work
 
 
-def _late(url: str) -> HeadwaterError:
-    return UnavailableError("external_timeout", f"{url} did not answer within {TIMEOUT_S:.0f} s; ask again.")
+def _external_trouble(url: str, error: Exception) -> HeadwaterError:
+    if isinstance(error, ExternalError):
+        return UnavailableError(error.code.replace("-", "_"), error.message)
+    return UnavailableError("external_timeout", f"{url} did not answer in time; ask again.")
 
 
-def _named(error: Exception) -> HeadwaterError:
-    if isinstance(error, EngineRefusedError) and error.status < 500:
+def _engine_trouble(error: Exception) -> HeadwaterError:
+    if isinstance(error, EngineRefusedError) and error.status < _OWN_TROUBLE:
         return HeadwaterError("engine_refused", error.reason, error.status)
-    return UnavailableError("engine_down", str(error))
-
-
-async def _events(stack: AsyncExitStack, lines: AsyncIterator[str], model: str) -> AsyncIterator[str]:
-    """Events until the last, or until TIMEOUT_S are over; a stream that breaks or is late ends with an event `error`."""
-    try:
-        async with stack, asyncio.timeout(TIMEOUT_S):
-            async for line in lines:
-                if line.startswith("data: {"):
-                    event = json.loads(line.removeprefix("data: "))
-                    yield f"data: {json.dumps(event | {'model': model}, ensure_ascii=False)}\n\n"
-                elif line:
-                    yield f"{line}\n\n"
-    except (TimeoutError, ExternalError, EngineDownError, ValueError, RecursionError) as error:
-        message = str(error) or f"The answer took longer than {TIMEOUT_S:.0f} s."
-        yield f"data: {json.dumps({'error': {'code': 'stream_broken', 'message': message}})}\n\n"
+    return UnavailableError("engine_down", str(error) or f"The engine took longer than {TIMEOUT_S:.0f} s; ask again.")

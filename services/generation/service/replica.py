@@ -158,7 +158,7 @@ class Replica:
             elif await self._is_stalled():
                 self.failures += 1
                 self.mark_down(
-                    f"it has {self.load} prompts and worked on none for {self._settings.engine_stall_s:.0f} s"
+                    f"it has {len(self._at_work)} prompts and worked on none for {self._settings.engine_stall_s:.0f} s"
                 )
                 self._give_up()
         except EngineDownError as error:
@@ -174,7 +174,7 @@ class Replica:
     async def _is_stalled(self) -> bool:
         """Whether it has prompts and has not worked on any for too long."""
         tokens_done, now = await self.client.tokens_done(), time.monotonic()
-        if tokens_done != self._tokens_done or not self.load or self._adapter_lock.locked():
+        if tokens_done != self._tokens_done or not self._at_work or self._adapter_lock.locked():
             self._tokens_done, self._moved_at = tokens_done, now
         return now - self._moved_at >= self._settings.engine_stall_s
 

@@ -183,11 +183,22 @@ class FakeEngine:
         return {"model": body["model"], "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
 
     async def _events(self, model: str) -> AsyncIterator[str]:
-        for character in self._speaks(model):
-            choice = {"index": 0, "delta": {"content": character}, "finish_reason": None}
-            event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
-            yield f"data: {json.dumps(event)}\n\n"
-        yield "data: [DONE]\n\n"
+        """The first character, and after `hold` the others."""
+        self.running += 1
+        try:
+            for position, character in enumerate(self._speaks(model)):
+                choice = {"index": 0, "delta": {"content": character}, "finish_reason": None}
+                event = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": model}
+                yield f"data: {json.dumps(event | {'choices': [choice]})}\n\n"
+                if not position:
+                    await asyncio.sleep(8 * self.slow_s)
+                    await self.hold.wait()
+            yield "data: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
 
 
 def _refusal(status: int, message: str) -> JSONResponse:

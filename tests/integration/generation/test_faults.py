@@ -10,11 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from services.generation.main import create_app
 from shared.contracts.generation import PromptSamples
-from shared.contracts.policies import PolicyKind
+from shared.contracts.policies import Policy, PolicyKind
 from tests.integration.generation.conftest import CAMPAIGN, World, make_settings, write_weights
 from tests.integration.generation.fake_engine import FakeEngine, served
 
@@ -68,18 +69,40 @@ async def with_process(database_url: str, directory: Path) -> AsyncIterator[tupl
         await process.end()
 
 
+async def streamed(world: World, policy: Policy, begun: asyncio.Event) -> tuple[list[str], str | None]:
+    """What an OpenAI client sees of a streamed chat: the pieces, and the code of the error that ends it."""
+    http, url = openai.DefaultAsyncHttpxClient(trust_env=False), f"{world.http.base_url}/v1"
+    pieces: list[str] = []
+    async with openai.AsyncOpenAI(base_url=url, api_key="a key", http_client=http, max_retries=0) as client:
+        chat = await client.chat.completions.create(
+            model=str(policy.id), messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        try:
+            async for chunk in chat:
+                pieces.append(chunk.choices[0].delta.content or "")
+                begun.set()
+        except openai.APIError as error:
+            return pieces, error.code
+    return pieces, None
+
+
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 async def test_an_engine_lost_in_the_middle_answers_each_prompt_by_name(
     database_url: str, tmp_path: Path, fault: signal.Signals
 ):
     async with with_process(database_url, tmp_path) as (world, process):
         base = await world.register("base", PolicyKind.BASE)
-        prompts = [f"slow {number}" for number in range(64)]
+        prompts = [f"slow {number}" for number in range(63)]
+        begun = asyncio.Event()
+        chat = asyncio.create_task(streamed(world, base, begun))
+        await begun.wait()
         asked = asyncio.create_task(world.sample(base, *prompts, n=8))
         await asyncio.sleep(0.3)
         process.signal(fault)
         async with asyncio.timeout(40):
             lines = await asked
+            pieces, error = await chat
+        assert (pieces, error) == (["b"], "engine_down")
         errors = {line.error for line in lines.values()}
         assert errors <= {None, "engine-down"}
         assert "engine-down" in errors
@@ -99,11 +122,17 @@ async def test_an_engine_lost_in_the_middle_answers_each_prompt_by_name(
 async def test_an_engine_that_answers_probes_and_works_on_nothing_is_given_up(world: World):
     base = await world.register("base", PolicyKind.BASE)
     world.engine.hold.clear()
+    begun = asyncio.Event()
+    asked = asyncio.gather(world.sample(base, "a", "b"), streamed(world, base, begun))
+    while world.engine.running < 3 or not begun.is_set():
+        world.engine.tokens += 1
+        await asyncio.sleep(0.01)
     async with asyncio.timeout(20):
-        lines = await world.sample(base, "a", "b")
+        lines, chat = await asked
     assert {line.error for line in lines.values()} == {"engine-down"}
     assert "worked on none" in lines["a"].message
-    while world.engine.aborted < 2:
+    assert chat == (["b"], "engine_down")
+    while world.engine.aborted < 3:
         await asyncio.sleep(0.01)
     world.engine.hold.set()
     await world.until_ready()
