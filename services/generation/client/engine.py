@@ -5,6 +5,7 @@ The engine carries a label of its full weights (`/weight_info`), which this serv
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,39 +14,15 @@ from typing import Any
 
 import httpx
 
+from services.generation.client.choice import Choice, read_choices
+from services.generation.client.engine_errors import EngineDownError, EngineRefusedError, raise_refusal, understood
 from services.generation.client.transfer import Transfer, TransferFailedError
 from shared.contracts.generation import SamplingParameters
 
 BASE_MODEL = "base"
 PROBE_TIMEOUT_S = 10.0
 CONTROL_TIMEOUT_S = 30.0
-FINISH_REASONS = ("stop", "length")
 _TOKENS_DONE = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
-
-
-class EngineDownError(Exception):
-    """The engine does not answer, or answers that it is broken."""
-
-
-class EngineRefusedError(Exception):
-    """The engine answered and said no; the text is its own reason."""
-
-    def __init__(self, reason: str, status: int) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One sampled answer as the engine gives it; `tokens` are its strings of `token_ids`."""
-
-    text: str
-    finish_reason: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    tokens: tuple[str, ...]
-    ends_with_stop_token: bool
 
 
 @dataclass(frozen=True)
@@ -59,11 +36,19 @@ class ServedModels:
 class EngineClient:
     """One engine replica. Every call has a deadline; a cancelled call closes its connection, which aborts it in the engine."""
 
-    def __init__(self, url: str, connections: int, transfer: Transfer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        transfer: Transfer | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.url = url
         self._transfer = transfer
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(base_url=url, timeout=CONTROL_TIMEOUT_S, limits=limits, trust_env=False)
+        self._http = httpx.AsyncClient(
+            base_url=url, timeout=CONTROL_TIMEOUT_S, limits=limits, transport=transport, trust_env=False
+        )
 
     async def close(self) -> None:
         """Close every connection."""
@@ -77,7 +62,8 @@ class EngineClient:
         """How many tokens it read and wrote since it started: what moves as long as it works."""
         text = (await self._call("GET", "/metrics", timeout=PROBE_TIMEOUT_S)).text
         lines = (line for line in text.splitlines() if line.startswith(_TOKENS_DONE))
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        with understood("/metrics"):
+            return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     async def set_label(self, label: str) -> None:
         """Say what the full weights are."""
@@ -85,9 +71,11 @@ class EngineClient:
 
     async def served(self) -> ServedModels:
         """The adapters it holds and its context length."""
-        models = (await self._json("GET", "/v1/models", timeout=PROBE_TIMEOUT_S)).get("data", [])
-        adapters = tuple((str(model["id"]), Path(model["root"])) for model in models if model.get("parent") is not None)
-        lengths = [int(model["max_model_len"]) for model in models if model["id"] == BASE_MODEL]
+        answer = await self._json("GET", "/v1/models", timeout=PROBE_TIMEOUT_S)
+        with understood("/v1/models"):
+            models = answer["data"]
+            adapters = tuple((str(model["id"]), Path(model["root"])) for model in models if model["parent"] is not None)
+            lengths = [int(model["max_model_len"]) for model in models if model["id"] == BASE_MODEL]
         if not lengths:
             raise EngineRefusedError(f"it serves no model called {BASE_MODEL}; start it with --served-model-name", 404)
         return ServedModels(adapters, lengths[0])
@@ -162,7 +150,9 @@ class EngineClient:
     async def prompt_token_ids(self, text: str) -> tuple[int, ...]:
         """A user message in the model's own chat template, as tokens."""
         body = {"model": BASE_MODEL, "messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
-        return tuple((await self._json("POST", "/tokenize", json=body))["tokens"])
+        answer = await self._json("POST", "/tokenize", json=body)
+        with understood("/tokenize"):
+            return tuple(int(token) for token in answer["tokens"])
 
     async def complete(
         self, model: str, prompt_token_ids: Sequence[int], n: int, sampling: SamplingParameters, timeout_s: float
@@ -190,11 +180,15 @@ class EngineClient:
         if sampling.stop:
             body |= {"stop": list(sampling.stop), "include_stop_str_in_output": True}
         answer = await self._json("POST", "/v1/completions", json=body, timeout=timeout_s)
-        return tuple(_choice(choice) for choice in sorted(answer["choices"], key=lambda choice: int(choice["index"])))
+        with understood("/v1/completions"):
+            return read_choices(answer)
 
     async def pass_on(self, endpoint: str, body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """One whole completion of OpenAI's API (`chat/completions`, `completions`), body and answer as they are."""
-        return await self._json("POST", f"/v1/{endpoint}", json=body, timeout=timeout_s)
+        answer = await self._json("POST", f"/v1/{endpoint}", json=body, timeout=timeout_s)
+        with understood(f"/v1/{endpoint}"):
+            json.dumps(answer, allow_nan=False, ensure_ascii=False).encode()  # what cannot be passed on is no answer
+        return answer
 
     @asynccontextmanager
     async def pass_on_stream(
@@ -206,7 +200,7 @@ class EngineClient:
             async with request as response:
                 if not response.is_success:
                     await response.aread()
-                    _raise_refusal(response)
+                    raise_refusal(response)
                 yield self._lines(response)
         except httpx.RequestError as error:
             raise self._down(error) from error
@@ -220,10 +214,8 @@ class EngineClient:
 
     async def _json(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         response = await self._call(method, path, **request)
-        try:
+        with understood(path):
             answer = response.json()
-        except ValueError as error:
-            raise EngineRefusedError(f"{path} answered no JSON", 502) from error
         if not isinstance(answer, dict):
             raise EngineRefusedError(f"{path} answered no JSON object", 502)
         return answer
@@ -241,42 +233,8 @@ class EngineClient:
                 f"The engine at {self.url} did not answer {path} within {timeout_s:.0f} s."
             ) from error
         if not response.is_success:
-            _raise_refusal(response)
+            raise_refusal(response)
         return response
 
     def _down(self, error: httpx.RequestError) -> EngineDownError:
         return EngineDownError(f"The engine at {self.url} does not answer ({type(error).__name__}).")
-
-
-def _raise_refusal(response: httpx.Response) -> None:
-    """The engine's own reason. An engine whose core died still answers 500 for a while: that is down, not a refusal."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    error = body.get("error", body.get("detail", "")) if isinstance(body, dict) else ""
-    reason = str(error.get("message", "")) if isinstance(error, dict) else str(error)
-    if "EngineCore encountered an issue" in reason or "EngineDeadError" in reason:
-        raise EngineDownError(f"The engine's core died: {reason}")
-    raise EngineRefusedError(
-        reason or f"{response.request.url.path} answered {response.status_code}", response.status_code
-    )
-
-
-def _choice(choice: dict[str, Any]) -> Choice:
-    logprobs = choice["logprobs"]
-    found = Choice(
-        text=choice["text"],
-        finish_reason=choice["finish_reason"],
-        token_ids=tuple(choice["token_ids"]),
-        logprobs=tuple(logprobs["token_logprobs"]),
-        tokens=tuple(logprobs["tokens"]),
-        ends_with_stop_token=choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str),
-    )
-    if found.finish_reason not in FINISH_REASONS:
-        raise EngineRefusedError(f"the engine ended an answer with {found.finish_reason!r}", 502)
-    if not len(found.token_ids) == len(found.logprobs) == len(found.tokens):
-        raise EngineRefusedError(
-            "the engine answered token ids, log-probabilities and tokens of different lengths", 502
-        )
-    return found

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
 
-from services.generation.client.engine import EngineDownError, EngineRefusedError
+from services.generation.client.engine_errors import EngineDownError, EngineRefusedError
 from services.generation.client.external import ExternalClient, ExternalError
 from services.generation.service.chat_stream import ChatStream
 from services.generation.service.fleet import Fleet

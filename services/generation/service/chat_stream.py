@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-from services.generation.client.engine import EngineDownError
+from services.generation.client.engine_errors import EngineDownError
 from services.generation.client.external import ExternalError
 from shared.errors import HeadwaterError, UnavailableError
 

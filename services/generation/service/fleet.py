@@ -5,7 +5,8 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from services.generation.client.engine import EngineClient, EngineDownError
+from services.generation.client.engine import EngineClient
+from services.generation.client.engine_errors import EngineDownError
 from services.generation.client.transfer import Transfer
 from services.generation.service.replica import ReplacedError, Replica, Target
 from services.generation.settings import GenerationSettings

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.generation.client.engine import BASE_MODEL, EngineClient, EngineDownError, EngineRefusedError
+from services.generation.client.engine import BASE_MODEL, EngineClient
+from services.generation.client.engine_errors import EngineDownError, EngineRefusedError
 from services.generation.metrics import REPLICA_LOAD, REPLICA_READY, SWITCHES
 from services.generation.service.gate import ResidencyGate, SwitchFailedError
 from services.generation.service.prompts import Prompts

@@ -8,7 +8,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from enum import StrEnum
 
-from services.generation.client.engine import Choice, EngineDownError, EngineRefusedError
+from services.generation.client.choice import Choice
+from services.generation.client.engine_errors import EngineDownError, EngineRefusedError
 from services.generation.client.external import ExternalClient, ExternalError
 from services.generation.metrics import PROMPTS, TOKENS
 from services.generation.service.fleet import Fleet

@@ -185,6 +185,7 @@ async def test_an_external_server_that_answers_rubbish_is_named(
 async def test_an_external_server_that_never_ends_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("services.generation.service.chat.TIMEOUT_S", 0.3)
+    monkeypatch.setattr("services.generation.client.external.CHECK_TIMEOUT_S", 0.3)
     app = FastAPI()
 
     async def drops() -> AsyncIterator[bytes]:
@@ -192,6 +193,7 @@ async def test_an_external_server_that_never_ends_is_left(world: World, monkeypa
             yield b" "
             await asyncio.sleep(0.05)
 
+    @app.get("/v1/models")
     @app.post("/v1/chat/completions")
     async def chat() -> StreamingResponse:
         return StreamingResponse(drops())
@@ -204,6 +206,8 @@ async def test_an_external_server_that_never_ends_is_left(world: World, monkeypa
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "external_timeout")
         answer = await world.http.post("/v1/chat/completions", json=asked | {"stream": True})
         assert "external_timeout" in answer.text
+        live = await world.http.post(f"/v1/policies/{policy['id']}/live")
+        assert (live.status_code, live.json()["error"]["code"]) == (503, "external_unavailable")
 
 
 async def test_a_client_that_leaves_a_chat_aborts_it_in_the_engine(world: World) -> None:

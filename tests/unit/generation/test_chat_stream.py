@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.generation.client.engine import EngineDownError
+from services.generation.client.engine_errors import EngineDownError
 from services.generation.service.chat import _as_it_is, _engine_trouble, _external_trouble
 from services.generation.service.chat_stream import ChatStream, Line, Turn
 from shared.errors import HeadwaterError

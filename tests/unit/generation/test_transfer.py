@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.generation.client.engine import EngineClient, EngineDownError
+from services.generation.client.engine import EngineClient
+from services.generation.client.engine_errors import EngineDownError
 from services.generation.client.transfer import Transfer, TransferFailedError
 from services.generation.sender import NO_GPU
 
