@@ -80,7 +80,8 @@ def fitted(model: EngineModel) -> EngineModel:
 def command(model: EngineModel, port: int) -> tuple[str, ...]:
     """vLLM's OpenAI server for this model; policies are LoRA adapters beside the base model, which is served as `base`.
 
-    Chunked prefill is off because a per-request seed on a partially prefilled request kills the CPU engine.
+    Chunked prefill is off because a per-request seed on a partially prefilled request kills the CPU engine. Log-probabilities
+    are those of the policy itself, before temperature and penalties: RL's ratios are to what the trainer computes.
     """
     options = {
         "model": model.path,
@@ -95,6 +96,7 @@ def command(model: EngineModel, port: int) -> tuple[str, ...]:
         "max-cpu-loras": "16",
         "max-lora-rank": str(model.lora_rank),
         "max-logprobs": "20",
+        "logprobs-mode": "raw_logprobs",
         "generation-config": "vllm",
         "distributed-executor-backend": "uni",
         "worker-extension-cls": "services.generation.engine_extension.EngineExtension",

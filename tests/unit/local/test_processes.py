@@ -62,6 +62,7 @@ def test_the_engine_takes_adapters_at_run_time_and_never_prefills_in_chunks():
     engine = TABLE["engine"]
     assert {"--enable-lora", "--no-enable-chunked-prefill"} <= set(engine.command)
     assert engine.command[engine.command.index("--max-model-len") + 1] == "512"
+    assert engine.command[engine.command.index("--logprobs-mode") + 1] == "raw_logprobs", "RL's ratios are to these"
     assert engine.environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
 
 
