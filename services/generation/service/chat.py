@@ -11,8 +11,9 @@ from services.generation.client.engine_errors import EngineDownError, EngineRefu
 from services.generation.client.external import ExternalClient, ExternalError
 from services.generation.service.chat_stream import ChatStream
 from services.generation.service.fleet import Fleet
+from services.generation.service.loading import Target
 from services.generation.service.policies import PolicyService
-from services.generation.service.replica import ReplacedError, Replica, Target
+from services.generation.service.replica import ReplacedError, Replica
 from shared.contracts.policies import Policy, PolicyKind
 from shared.errors import ConflictError, HeadwaterError, UnavailableError
 
@@ -75,15 +76,21 @@ class ChatService:
         target = await self._policies.target(policy)
         try:
             replica = await self._enter(held, target)
-            serving = await held.enter_async_context(replica.serving(target))
+            serving = await held.enter_async_context(replica.loading.serving(target))
             request = replica.client.pass_on_stream(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
-            lines = await replica.while_up(held.enter_async_context(request))
+            lines = await replica.health.while_up(held.enter_async_context(request))
         except (EngineDownError, EngineRefusedError) as error:
             raise _engine_trouble(error) from error
         # How long an engine may be silent is for its health to say.
         silence_s = TIMEOUT_S
         return ChatStream(
-            held, lines, body["model"], replica.while_up, _engine_trouble, silence_s=silence_s, timeout_s=TIMEOUT_S
+            held,
+            lines,
+            body["model"],
+            replica.health.while_up,
+            _engine_trouble,
+            silence_s=silence_s,
+            timeout_s=TIMEOUT_S,
         )
 
     async def _chatty(self, body: dict[str, Any]) -> Policy:
@@ -108,9 +115,9 @@ class ChatService:
         try:
             async with AsyncExitStack() as stack:
                 replica = await self._enter(stack, target)
-                serving = await stack.enter_async_context(replica.serving(target))
+                serving = await stack.enter_async_context(replica.loading.serving(target))
                 work = replica.client.pass_on(endpoint, _for_engine(body, serving.model), TIMEOUT_S)
-                answer = await replica.while_up(work)
+                answer = await replica.health.while_up(work)
                 await replica.confirm(serving)
         except (EngineDownError, EngineRefusedError, ReplacedError) as error:
             raise _engine_trouble(error) from error

@@ -34,7 +34,7 @@ class EngineService:
             model_name=self._settings.engine_model_name,
             uri=str(directory),
             content_hash=await asyncio.shield(self._content_hash),
-            max_model_tokens=max((replica.max_model_tokens for replica in self._fleet.replicas), default=0),
+            max_model_tokens=max((replica.loading.max_model_tokens for replica in self._fleet.replicas), default=0),
             replicas=len(self._fleet.replicas),
-            ready_replicas=sum(replica.ready for replica in self._fleet.replicas),
+            ready_replicas=sum(replica.health.ready for replica in self._fleet.replicas),
         )

@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from services.generation.client.engine import EngineClient
 from services.generation.client.engine_errors import EngineDownError
 from services.generation.client.transfer import Transfer
-from services.generation.service.replica import ReplacedError, Replica, Target
+from services.generation.service.loading import Target
+from services.generation.service.replica import ReplacedError, Replica
 from services.generation.settings import GenerationSettings
 from shared.errors import HeadwaterError, UnavailableError
 
@@ -50,15 +51,15 @@ class Fleet:
 
     async def _watch(self, replica: Replica) -> None:
         while True:
-            replica.suspected.clear()
-            if not replica.ready and replica.failures > 1:
-                await asyncio.sleep(min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** (min(replica.failures, 16) - 2)))
-            await replica.probe()
+            replica.health.suspected.clear()
+            if not replica.health.ready and replica.health.failures > 1:
+                await asyncio.sleep(min(LAST_PAUSE_S, FIRST_PAUSE_S * 2 ** (min(replica.health.failures, 16) - 2)))
+            await replica.health.probe()
             self._changed.set()
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._settings.engine_probe_every_s):
-                    await replica.suspected.wait()
+                    await replica.health.suspected.wait()
             except TimeoutError:
                 continue
 
@@ -68,10 +69,10 @@ class Fleet:
         The probe comes at once, but later each time that the requests after it fail again: an engine that answers probes and
         nothing else is tried ever less often.
         """
-        if replica.ready:
-            replica.failures += 1
-        replica.mark_down(str(error))
-        replica.suspected.set()
+        if replica.health.ready:
+            replica.health.failures += 1
+        replica.health.mark_down(str(error))
+        replica.health.suspected.set()
 
     def admit(self, prompts: int) -> None:
         """Raises OverloadedError when this many more prompts would wait too long. An idle service takes any request."""
@@ -99,7 +100,7 @@ class Fleet:
     async def _ready(self) -> list[Replica]:
         try:
             async with asyncio.timeout(self._settings.engine_wait_s):
-                while not (ready := [replica for replica in self.replicas if replica.ready]):
+                while not (ready := [replica for replica in self.replicas if replica.health.ready]):
                     await self._changed.wait()
         except TimeoutError as error:
             raise EngineDownError(self.why_not_ready()) from error
@@ -107,7 +108,9 @@ class Fleet:
 
     def why_not_ready(self) -> str:
         """One sentence on the first replica that is not ready."""
-        return next((replica.reason for replica in self.replicas if not replica.ready), "every engine is ready")
+        return next(
+            (replica.health.reason for replica in self.replicas if not replica.health.ready), "every engine is ready"
+        )
 
     async def make_live(self, target: Target) -> None:
         """Load the policy into every replica and return when each confirmed it.
@@ -126,10 +129,12 @@ class Fleet:
             raise UnavailableError("engine_busy", sentence) from error
 
     async def _load(self, replica: Replica, target: Target) -> None:
-        if not replica.ready:
-            raise UnavailableError("engine_down", replica.reason or f"The engine at {replica.client.url} is not ready.")
+        if not replica.health.ready:
+            raise UnavailableError(
+                "engine_down", replica.health.reason or f"The engine at {replica.client.url} is not ready."
+            )
         try:
-            async with replica.serving(target) as serving:
+            async with replica.loading.serving(target) as serving:
                 await replica.confirm(serving)
         except (EngineDownError, ReplacedError) as error:
             self.suspect(replica, error)

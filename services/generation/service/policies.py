@@ -12,7 +12,7 @@ from services.generation.client.external import ExternalClient, ExternalError
 from services.generation.models import PolicyRow
 from services.generation.repository import PolicyRepository
 from services.generation.service.fleet import Fleet
-from services.generation.service.replica import Target
+from services.generation.service.loading import Target
 from services.generation.service.weights import WeightsStore
 from shared.contracts.policies import Policy, PolicyIn, PolicyKind
 from shared.db import Database

@@ -13,9 +13,10 @@ from services.generation.client.engine_errors import EngineDownError, EngineRefu
 from services.generation.client.external import ExternalClient, ExternalError
 from services.generation.metrics import PROMPTS, TOKENS
 from services.generation.service.fleet import Fleet
+from services.generation.service.loading import Serving, Target
 from services.generation.service.offsets import token_ends
 from services.generation.service.policies import PolicyService
-from services.generation.service.replica import ReplacedError, Replica, Serving, Target
+from services.generation.service.replica import ReplacedError, Replica
 from shared.contracts.base import pack_float32, pack_int32
 from shared.contracts.generation import FinishReason, Prompt, PromptSamples, Sample, SampleRequest
 from shared.contracts.policies import Policy, PolicyKind
@@ -73,8 +74,8 @@ class SamplingService:
     async def _sample(self, target: Target, prompt: Prompt, request: SampleRequest) -> PromptSamples:
         replica = await self._fleet.choose(target)
         try:
-            async with replica.slot(), replica.serving(target) as serving:
-                answer = await replica.while_up(_complete(replica, serving, prompt, request))
+            async with replica.slot(), replica.loading.serving(target) as serving:
+                answer = await replica.health.while_up(_complete(replica, serving, prompt, request))
                 await replica.confirm(serving)
         except (EngineDownError, ReplacedError) as error:
             self._fleet.suspect(replica, error)
@@ -84,18 +85,16 @@ class SamplingService:
 
 async def _complete(replica: Replica, serving: Serving, prompt: Prompt, request: SampleRequest) -> PromptSamples:
     token_ids = await replica.prompts.token_ids(prompt.text)
-    room = replica.max_model_tokens - len(token_ids)
+    room = replica.loading.max_model_tokens - len(token_ids)
     if room < 1:
-        sentence = (
-            f"The prompt has {len(token_ids)} tokens; the engine takes {replica.max_model_tokens} with the answer."
-        )
+        sentence = f"The prompt has {len(token_ids)} tokens; the engine takes {replica.loading.max_model_tokens} with the answer."
         return _failed(prompt, PromptError.PROMPT_TOO_LONG, sentence)
     sampling = request.sampling.model_copy(update={"max_tokens": min(request.sampling.max_tokens, room)})
     try:
         choices = await replica.client.complete(serving.model, token_ids, request.n, sampling, request.deadline_s)
     except EngineRefusedError as error:
         if error.status == _NOT_FOUND:
-            replica.forget_adapter(serving.model)
+            replica.loading.forget_adapter(serving.model)
         raise
     TOKENS.inc(sum(len(choice.token_ids) for choice in choices))
     samples = tuple(_sample_of(choice) for choice in choices)
