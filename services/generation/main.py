@@ -13,6 +13,7 @@ from services.generation.service.chat import ChatService
 from services.generation.service.engines import EngineService
 from services.generation.service.fleet import Fleet
 from services.generation.service.policies import PolicyService
+from services.generation.service.pruning import PruningService
 from services.generation.service.sampling import SamplingService
 from services.generation.service.weights import WeightsStore
 from services.generation.settings import GenerationSettings
@@ -64,14 +65,16 @@ def create_app(settings: GenerationSettings | None = None) -> FastAPI:
         external = ExternalClient(settings.addresses())
         weights = WeightsStore(settings.weights_cache, settings.artifacts_url, engine_model)
         registry = PolicyService(database, fleet, external, weights)
+        pruning = PruningService(database, fleet, weights, registry)
         app.state.services = Services(
             policies=registry,
             sampling=SamplingService(registry, fleet, external),
             chat=ChatService(registry, fleet, external),
             engines=EngineService(settings, engine_model, fleet),
+            pruning=pruning,
         )
         try:
-            async with fleet.running():
+            async with fleet.running(), pruning.running():
                 yield
         finally:
             await external.close()

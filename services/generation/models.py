@@ -16,7 +16,7 @@ class Base(DeclarativeBase):
 
 
 class PolicyRow(Base):
-    """One immutable policy version. A name belongs to one content within a campaign."""
+    """One immutable policy version. A name belongs to one content within a campaign. `weights`: a WeightsState."""
 
     __tablename__ = "policies"
     __table_args__ = (
@@ -37,4 +37,5 @@ class PolicyRow(Base):
     step: Mapped[int | None] = mapped_column(Integer)
     model: Mapped[str | None] = mapped_column(Text)
     api_key_env: Mapped[str | None] = mapped_column(Text)
+    weights: Mapped[str] = mapped_column(Text, server_default="kept")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())

@@ -17,7 +17,8 @@ from services.training.settings import TrainingSettings
 from shared import arrow
 from shared.arrow.lease import PackedLease, read
 from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
-from shared.contracts.orders import Order, OrderPolicy
+from shared.contracts.listing import OrderPage
+from shared.contracts.orders import Order, OrderPolicy, OrderState
 from shared.contracts.policies import Policy, PolicyIn
 from shared.contracts.snapshots import Snapshot
 from shared.errors import HeadwaterError
@@ -59,6 +60,21 @@ class Peers:
         """Load a policy into every replica; answers when it is served."""
         path, timeout = f"/v1/policies/{policy_id}/live", LIVE_DEADLINE_S
         return await self._ask(lambda: call(self.generation, "POST", path, Policy, timeout=timeout))
+
+    async def prune(self, policy_id: UUID) -> Policy:
+        """Have the weights of an intermediate version removed; again is harmless."""
+        return await self._ask(lambda: call(self.generation, "POST", f"/v1/policies/{policy_id}/prune", Policy))
+
+    async def sampled_policies(self, campaign_id: UUID) -> set[UUID]:
+        """The policies that open orders of a campaign sample with."""
+        found: set[UUID] = set()
+        query = {"campaign": str(campaign_id), "state": OrderState.OPEN.value}
+        while True:
+            page = await self._ask(lambda: call(self.pool, "GET", "/v1/orders", OrderPage, params=query))
+            found |= {order.policy_id for order in page.items}
+            if page.next is None:
+                return found
+            query["after"] = page.next
 
     async def snapshot(self, snapshot_id: UUID) -> Snapshot:
         """One snapshot."""

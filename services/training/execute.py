@@ -76,6 +76,7 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
         log.info("run %s is paused after step %d", lease.run_id, lease.step)
         return
     policy = publisher.publish(model, run.publish_name, version, lease.step)
+    publisher.prune(version)
     ranks.first(lambda: lease.succeed(policy.id, policy.version))
     log.info("run %s published '%s' version %d", lease.run_id, policy.name, policy.version)
 

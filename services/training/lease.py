@@ -99,6 +99,10 @@ class RunLease:
         """What to train."""
         return self.wait(self._spec())
 
+    def open_starts(self) -> set[UUID]:
+        """The policies that runs which have not ended start from."""
+        return self.wait(self._open_starts())
+
     def work_begins(self) -> None:
         """The next micro-batch: from here on it is watched, until the next one or `work_pauses`."""
         self._working_since = time.monotonic()
@@ -181,6 +185,10 @@ class RunLease:
 
     async def _spec(self) -> RunIn:
         return RunIn.model_validate((await self._row()).spec)
+
+    async def _open_starts(self) -> set[UUID]:
+        async with self._database.transaction() as session:
+            return await repository.open_starts(session)
 
     async def _keep_beating(self) -> None:
         while True:

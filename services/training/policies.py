@@ -6,6 +6,7 @@ template); a published adapter has the same bytes whenever the same weights are 
 
 import copy
 import json
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,12 +28,14 @@ from services.training.client import Peers
 from services.training.failures import RunError
 from services.training.lease import RunLease
 from shared.artifacts import HASH_FILE, fetch_directory, publish_directory
-from shared.contracts.policies import TRAINABLE_KINDS, Policy, PolicyIn, PolicyKind
+from shared.contracts.policies import TRAINABLE_KINDS, Policy, PolicyIn, PolicyKind, WeightsState
 from shared.contracts.recipe import LoraRecipe
 from shared.contracts.runs import RunFailure
 from shared.errors import HeadwaterError
 
 Weights = dict[str, torch.Tensor]
+log = logging.getLogger(__name__)
+_PEERS_OWN_TROUBLE = 500
 _NOT_COPIED = (".safetensors", ".bin", ".pt", ".gguf", ".index.json", HASH_FILE, "README.md")
 
 
@@ -76,6 +79,8 @@ async def fetch_start(peers: Peers, policy_id: UUID, cache: Path) -> Start:
     """The start policy from the registry, its files verified. Raises: RunError `bad_model`."""
     try:
         policy = await peers.policy(policy_id)
+        if policy.weights is not WeightsState.KEPT:
+            raise _bad_model(policy, "its weights were pruned; start from the newest version of its run")
         if policy.kind not in TRAINABLE_KINDS:
             raise _bad_model(policy, f"a policy of kind '{policy.kind}' has no weights; start from one that has")
         base, adapter_directory = policy, None
@@ -193,6 +198,31 @@ class Publisher:
                 "policies never change; order the run again under another key and with another publish_name.",
             )
         return known
+
+    def prune(self, below_version: int) -> None:
+        """Have the weights of this run's versions below `below_version` removed: those that nobody samples with nor starts from.
+
+        What is in use is left for the next time; no run fails for weights that stay.
+        """
+        ranks.first(lambda: self._prune(below_version))
+
+    def _prune(self, below_version: int) -> None:
+        lease = self.lease
+        policies = lease.wait(lease.peers.policies(self.campaign_id))
+        old = [policy for policy in policies if policy.run_id == lease.run_id and policy.version < below_version]
+        old = [policy for policy in old if policy.weights is not WeightsState.PRUNED]
+        if not old:
+            return
+        needed = lease.wait(lease.peers.sampled_policies(self.campaign_id)) | lease.open_starts()
+        for policy in old:
+            if policy.id in needed:
+                continue
+            try:
+                lease.wait(lease.peers.prune(policy.id))
+            except HeadwaterError as error:
+                if error.status >= _PEERS_OWN_TROUBLE:
+                    raise
+                log.info("version %d of run %s is not pruned yet: %s", policy.version, lease.run_id, error.message)
 
     def _published(self, name: str) -> Policy | None:
         policies = self.lease.wait(self.lease.peers.policies(self.campaign_id))

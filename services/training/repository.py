@@ -286,6 +286,13 @@ async def open_run_ids(session: AsyncSession) -> Sequence[UUID]:
     return (await session.execute(statement.order_by(runs.c.created_at))).scalars().all()
 
 
+async def open_starts(session: AsyncSession) -> set[UUID]:
+    """The policies that runs which have not ended start from."""
+    ended = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+    statement = select(runs.c.spec["start_policy_id"].astext).where(runs.c.state.not_in(ended))
+    return {UUID(policy_id) for policy_id in (await session.execute(statement)).scalars()}
+
+
 async def upsert_metrics(session: AsyncSession, run_id: UUID, metrics: Sequence[RunMetric]) -> None:
     """Store logged points; a resumed attempt overwrites the steps that it repeats."""
     if not metrics:

@@ -19,6 +19,16 @@ class PolicyKind(StrEnum):
     REFERENCE = "reference"
 
 
+class WeightsState(StrEnum):
+    """`pruning`: nobody may load them any more, and their files are on the way out. `pruned`: they are gone; the policy is
+    there for lineage only.
+    """
+
+    KEPT = "kept"
+    PRUNING = "pruning"
+    PRUNED = "pruned"
+
+
 # Those with weights.
 TRAINABLE_KINDS = (PolicyKind.BASE, PolicyKind.CHECKPOINT, PolicyKind.ADAPTER)
 
@@ -53,4 +63,5 @@ class Policy(PolicyIn):
 
     id: UUID
     live: bool
+    weights: WeightsState = WeightsState.KEPT
     created_at: datetime

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from services.generation.service.chat import ChatService
 from services.generation.service.engines import EngineService
 from services.generation.service.policies import PolicyService
+from services.generation.service.pruning import PruningService
 from services.generation.service.sampling import SamplingService
 
 
@@ -19,6 +20,7 @@ class Services:
     sampling: SamplingService
     chat: ChatService
     engines: EngineService
+    pruning: PruningService
 
 
 def _services(request: Request) -> Services:

@@ -34,10 +34,19 @@ async def list_policies(services: ServicesDependency, campaign: UUID | None = No
 @router.get("/v1/policies/{policy_id}")
 async def get_policy(policy_id: UUID, services: ServicesDependency) -> Policy:
     """One policy; `live` is what the engines hold right now."""
-    return await services.policies.get(policy_id)
+    return await services.policies.read(policy_id)
 
 
 @router.post("/v1/policies/{policy_id}/live")
 async def make_policy_live(policy_id: UUID, services: ServicesDependency) -> Policy:
     """Load the policy into every replica; answers when each confirmed it. Repeating it is harmless."""
     return await services.policies.make_live(policy_id)
+
+
+@router.post("/v1/policies/{policy_id}/prune")
+async def prune_policy(policy_id: UUID, services: ServicesDependency) -> Policy:
+    """Have the weights of a run's intermediate version removed; the policy stays, for lineage. Repeating it is harmless.
+
+    Nobody can sample with it or train from it afterwards: ask for what no open order and no open run uses.
+    """
+    return await services.pruning.prune(policy_id)

@@ -140,6 +140,10 @@ class Fleet:
             self.suspect(replica, error)
             raise UnavailableError("engine_down", str(error)) from error
 
+    def needs(self, content_hash: str, adapter_id: str) -> bool:
+        """Whether an engine works with these weights now, or would load them after a restart."""
+        return any(replica.loading.needs(content_hash, adapter_id) for replica in self.replicas)
+
     def is_live(self, base_hash: str, adapter_id: str | None) -> bool:
         """Whether every replica holds the policy right now."""
         return all(replica.holds(base_hash, adapter_id) for replica in self.replicas)

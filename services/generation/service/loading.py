@@ -93,6 +93,11 @@ class Loading:
             finally:
                 self._adapter_users[target.policy_id] -= 1
 
+    def needs(self, content_hash: str, adapter_id: str) -> bool:
+        """Whether the engine works with these weights now, or would load them after a restart."""
+        is_base = content_hash in (self._gate.resident, self._last_base)
+        return is_base or self._adapter_users[adapter_id] > 0
+
     async def adopt(self, label: str) -> None:
         """Take over what the engine says that it holds, and load again what it held before a restart.
 
@@ -110,8 +115,10 @@ class Loading:
             await self._client.resume()
             self._adapters = OrderedDict(served.adapters)
         self._gate.adopt(resident)
-        if self._last_base:
-            await self._restore(wanted)
+        # What was pruned meanwhile is not loaded again.
+        if self._last_base and self._directories[self._last_base].is_dir():
+            there = ((name, directory) for name, directory in wanted.items() if directory.is_dir())
+            await self._restore(OrderedDict(there))
 
     async def _restore(self, adapters: OrderedDict[str, Path]) -> None:
         try:

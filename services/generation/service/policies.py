@@ -14,7 +14,7 @@ from services.generation.repository import PolicyRepository
 from services.generation.service.fleet import Fleet
 from services.generation.service.loading import Target
 from services.generation.service.weights import WeightsStore
-from shared.contracts.policies import Policy, PolicyIn, PolicyKind
+from shared.contracts.policies import Policy, PolicyIn, PolicyKind, WeightsState
 from shared.db import Database
 from shared.errors import ConflictError, HeadwaterError, NotFoundError, UnavailableError
 
@@ -51,9 +51,20 @@ class PolicyService:
             if policy.kind in ENGINE_KINDS:
                 await asyncio.to_thread(self._weights.fetch, policy.uri, policy.content_hash, policy.kind)
         async with self._database.transaction() as session:
-            row, created = await PolicyRepository(session).insert_or_get(policy)
+            policies = PolicyRepository(session)
+            await policies.lock_weights(alone=False)
+            row, created = await policies.insert_or_get(policy)
+            if created and policy.kind in ENGINE_KINDS:
+                await self._require_kept(policies, policy)
         _require_same_content(row, policy)
         return await self._wire(row), created
+
+    async def _require_kept(self, policies: PolicyRepository, policy: PolicyIn) -> None:
+        """Nothing was pruned since the weights were verified, and nothing can be before the row is there."""
+        base = None if policy.base_policy_id is None else await policies.get(policy.base_policy_id)
+        if base is not None and base.weights != WeightsState.KEPT:
+            raise _pruned(base.name)
+        await asyncio.to_thread(self._weights.fetch, policy.uri, policy.content_hash, policy.kind)
 
     async def _check_base(self, policy: PolicyIn) -> None:
         if policy.kind is not PolicyKind.ADAPTER:
@@ -66,18 +77,24 @@ class PolicyService:
             raise HeadwaterError("base_not_full_weights", sentence, 422)
 
     async def _row(self, policy_id: UUID) -> PolicyRow:
-        """A policy never changes, so it is read once; sampling goes on while the database restarts."""
-        if policy_id not in self._rows:
-            async with self._database.transaction() as session:
-                row = await PolicyRepository(session).get(policy_id)
-            if row is None:
-                raise NotFoundError("policy", policy_id)
-            self._rows[policy_id] = row
-        return self._rows[policy_id]
+        """A policy never changes but for its weights' end, so it is read once; sampling goes on while the database restarts."""
+        return self._rows.get(policy_id) or await self._read_row(policy_id)
+
+    async def _read_row(self, policy_id: UUID) -> PolicyRow:
+        async with self._database.transaction() as session:
+            row = await PolicyRepository(session).get(policy_id)
+        if row is None:
+            raise NotFoundError("policy", policy_id)
+        self._rows[policy_id] = row
+        return row
 
     async def get(self, policy_id: UUID) -> Policy:
         """Raises NotFoundError."""
         return await self._wire(await self._row(policy_id))
+
+    async def read(self, policy_id: UUID) -> Policy:
+        """As the database has it now. Raises NotFoundError."""
+        return await self._wire(await self._read_row(policy_id))
 
     async def find(self, id_or_name: str) -> Policy:
         """By id, or by a name that only one campaign uses. Raises NotFoundError, ConflictError `name_not_unique`."""
@@ -115,9 +132,18 @@ class PolicyService:
         return await self.get(policy_id)
 
     async def target(self, policy: Policy) -> Target:
-        """What an engine must hold for this policy, verified on disk, and of the engine's architecture."""
-        base = policy if policy.base_policy_id is None else await self._row(policy.base_policy_id)
-        return await asyncio.to_thread(self._target, policy, base.uri, base.content_hash)
+        """What an engine must hold for this policy, verified on disk, and of the engine's architecture.
+
+        Raises ConflictError `policy_pruned`, and what `WeightsStore.fetch` raises.
+        """
+        base = policy if policy.base_policy_id is None else await self.get(policy.base_policy_id)
+        _require_weights(policy, base)
+        try:
+            return await asyncio.to_thread(self._target, policy, base.uri, base.content_hash)
+        except (HeadwaterError, OSError):
+            # Another process may have pruned them since they were read here, or while they were.
+            _require_weights(await self.read(policy.id), await self.read(base.id))
+            raise
 
     def _target(self, policy: Policy, base_uri: str, base_hash: str) -> Target:
         base = self._weights.fetch(base_uri, base_hash, PolicyKind.CHECKPOINT)
@@ -132,8 +158,9 @@ class PolicyService:
             live = self._fleet.is_live((await self._row(row.base_policy_id)).content_hash, str(row.id))
         elif row.kind in FULL_WEIGHTS:
             live = self._fleet.is_live(row.content_hash, None)
+        live = live and row.weights == WeightsState.KEPT
         columns = {name: getattr(row, name) for name in _COLUMNS}
-        return Policy(id=row.id, created_at=row.created_at, live=live, **columns)
+        return Policy(id=row.id, created_at=row.created_at, live=live, weights=WeightsState(row.weights), **columns)
 
 
 def _with_hash(policy: PolicyIn) -> PolicyIn:
@@ -148,6 +175,17 @@ def _with_hash(policy: PolicyIn) -> PolicyIn:
         raise HeadwaterError("address_missing", sentence, 422)
     identity = json.dumps([policy.kind, policy.uri, policy.model, policy.api_key_env])
     return policy.model_copy(update={"content_hash": hashlib.sha256(identity.encode()).hexdigest()})
+
+
+def _require_weights(*policies: Policy) -> None:
+    for policy in policies:
+        if policy.weights is not WeightsState.KEPT:
+            raise _pruned(policy.name)
+
+
+def _pruned(name: str) -> ConflictError:
+    sentence = f"{name} is there for lineage only: its weights were pruned; use the newest version of its run."
+    return ConflictError("policy_pruned", sentence)
 
 
 def _require_same_content(row: PolicyRow, policy: PolicyIn) -> None:

@@ -5,8 +5,12 @@ so names and shapes are compared here before anything is loaded. Blocking; calle
 """
 
 import json
+import shutil
 import threading
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+import fsspec
 
 from shared.artifacts import HASH_FILE, fetch_directory
 from shared.contracts.policies import PolicyKind
@@ -47,6 +51,31 @@ class WeightsStore:
             )
             raise HeadwaterError("weights_elsewhere", sentence, 422)
 
+    def is_published(self, uri: str) -> bool:
+        """Whether it is where runs publish their policies: nothing else is ever removed."""
+        return _above(_place(f"{self._artifacts_url}/policies"), _place(uri))
+
+    def remove(self, uri: str, content_hash: str, kept: Collection[tuple[str, str]]) -> None:
+        """Remove published weights, but for files that a policy of `kept` (uri, content hash) names; again is harmless.
+
+        Raises OSError when the store does not take it.
+        """
+        place = _place(uri)
+        with self._lock:
+            self._verified.pop((uri, content_hash), None)
+            if all(content_hash != other for _, other in kept):
+                shutil.rmtree(self._cache / content_hash, ignore_errors=True)
+            needed = [_place(other) for other, _ in kept if other]
+            if not self.is_published(uri) or any(
+                _above(place, one) or _above(one, place) or one == place for one in needed
+            ):
+                return
+            filesystem, root = fsspec.core.url_to_fs(str(PurePosixPath(*place)) if "://" not in uri else uri)
+            if filesystem.exists(f"{root}/{HASH_FILE}"):
+                filesystem.rm_file(f"{root}/{HASH_FILE}")  # first: what is left of a directory without it is unfinished
+            if filesystem.exists(root):
+                filesystem.rm(root, recursive=True)
+
     def fetch(self, uri: str, content_hash: str, kind: PolicyKind) -> Path:
         """The local directory of the weights, absolute.
 
@@ -76,6 +105,18 @@ class WeightsStore:
         tensor_shapes(directory)
         if kind is not PolicyKind.ADAPTER and self._engine_model is not None:
             require_same_architecture(directory, self._engine_model)
+
+
+def _place(uri: str) -> tuple[str, ...]:
+    """Where it is, as parts of a path: the same for every way to write it."""
+    if "://" not in uri:
+        return Path(uri).resolve().parts
+    scheme, _, path = uri.partition("://")
+    return (scheme, *(part for part in path.split("/") if part not in ("", ".")))
+
+
+def _above(place: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return len(place) < len(other) and other[: len(place)] == place
 
 
 def _fingerprint(directory: Path) -> Fingerprint:

@@ -13,7 +13,7 @@ from services.training.rl.offline import COLUMNS, offline_groups
 from services.training.rl.source import BatchSource
 from services.training.rl.trainer import RolloutTrainer, make_rl_trainer
 from services.training.snapshots import bad_snapshot, read_snapshot, read_table
-from shared.contracts.policies import Policy
+from shared.contracts.policies import Policy, WeightsState
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.runs import RunFailure, RunIn
 from shared.contracts.snapshots import SnapshotRecipe
@@ -83,8 +83,11 @@ def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrain
         return
     name, version = f"{run.publish_name}-step-{step}", newest_version(run, recipe, step, 0)
     policy = publisher.publish(trainer.model, name, version, step)
-    ranks.first(partial(use, attempt, order_id, policy))
     trainer.source.policy_version = version
+    if policy.weights is not WeightsState.KEPT:
+        return  # published and pruned before the run went back behind it: its order samples with a newer version
+    ranks.first(partial(use, attempt, order_id, policy))
+    publisher.prune(version - recipe.max_staleness - 1)
 
 
 def use(attempt: Attempt, order_id: UUID, policy: Policy) -> None:

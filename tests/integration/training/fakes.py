@@ -22,12 +22,32 @@ from shared.arrow import MEDIA_TYPE
 from shared.arrow.lease import PackedLease, write
 from shared.artifacts import hash_directory
 from shared.contracts.batches import BatchAck, BatchLease, BatchLeaseRequest, BatchRelease
-from shared.contracts.orders import Group, OrderPolicy
-from shared.contracts.policies import Policy, PolicyIn, PolicyKind
+from shared.contracts.generation import SamplingParameters
+from shared.contracts.listing import OrderPage
+from shared.contracts.orders import Group, Order, OrderPolicy, OrderPurpose, OrderState
+from shared.contracts.policies import Policy, PolicyIn, PolicyKind, WeightsState
 from shared.contracts.snapshots import Snapshot, SnapshotRecipe, SnapshotStatus
 from shared.packed import pack_group
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def _order(campaign_id: UUID, state: OrderState, policy: OrderPolicy) -> Order:
+    return Order(
+        id=uuid4(),
+        campaign_id=campaign_id,
+        key="rl",
+        purpose=OrderPurpose.ROLLOUT,
+        policy_id=policy.policy_id,
+        policy_version=policy.policy_version,
+        k=4,
+        sampling=SamplingParameters(),
+        state=state,
+        total=0,
+        done=0,
+        dead=0,
+        created_at=NOW,
+    )
 
 
 @dataclass
@@ -44,6 +64,7 @@ class FakePeers:
     released_from: list[int] = field(default_factory=list)
     order_policies: list[OrderPolicy] = field(default_factory=list)
     live: list[UUID] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
     broken_loads: int = 0
     busy_after: int | None = None  # so many more questions about a policy are answered
     asked_while_busy: int = 0
@@ -131,6 +152,13 @@ class FakePeers:
             self.live.append(policy_id)
             return self.policies[policy_id]
 
+        @app.post("/v1/policies/{policy_id}/prune")
+        async def prune(policy_id: UUID) -> Policy:
+            policy = self.policies[policy_id].model_copy(update={"weights": WeightsState.PRUNED})
+            self.policies[policy_id] = policy
+            self.pruned.append(policy.name)
+            return policy
+
         @app.get("/v1/snapshots/{snapshot_id}")
         async def snapshot(snapshot_id: UUID) -> Any:
             return self.snapshots.get(snapshot_id) or JSONResponse({}, 404)
@@ -143,6 +171,11 @@ class FakePeers:
         async def use_policy(order_id: UUID, body: OrderPolicy) -> dict[str, str]:
             self.order_policies.append(body)
             return {}
+
+        @app.get("/v1/orders")
+        async def orders(campaign: UUID, state: OrderState) -> OrderPage:
+            sampled = self.order_policies[-1:]
+            return OrderPage(items=tuple(_order(campaign, state, policy) for policy in sampled), next=None)
 
         @app.post("/v1/batches/lease")
         async def lease(body: BatchLeaseRequest) -> Response:

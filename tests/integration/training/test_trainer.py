@@ -21,7 +21,7 @@ from services.training.sft.rows import tokenise_prompt
 from shared.contracts.base import pack_float32, pack_int32, unpack_float32, unpack_int32
 from shared.contracts.generation import FinishReason
 from shared.contracts.orders import Group, ResponseIn
-from shared.contracts.policies import PolicyKind
+from shared.contracts.policies import PolicyKind, WeightsState
 from shared.contracts.questions import Question, QuestionKind, QuestionState, Split
 from shared.contracts.recipe import LoraRecipe, Optimizer, RatioUnit, RewardLevel, RlRecipe, SftRecipe
 from shared.contracts.runs import Run, RunFailure, RunIn, RunMethod, RunState
@@ -215,6 +215,7 @@ async def test_rl_run_publishes_versions_and_acknowledges_what_its_checkpoints_h
     assert (policy.kind, policy.name, policy.version) == (PolicyKind.ADAPTER, "rl", 9)
     assert policy.base_policy_id == recipe.start_policy_id
     assert [peers.policies[live].name for live in peers.live] == ["rl-step-1", "rl-step-2"]
+    assert peers.pruned == ["rl-step-1"], "not the last, nor what the order samples with"
     async with database.transaction() as session:
         metrics = {metric.step: metric.values for metric in await service.list_metrics(session, run.id, 0, 10)}
     assert sorted(metrics) == [1, 2, 3]
@@ -253,24 +254,33 @@ async def test_rl_run_whose_batch_went_to_others_goes_back_to_before_it(
     assert peers.waiting == []
 
 
+@pytest.mark.parametrize("weights", [WeightsState.KEPT, WeightsState.PRUNED])
 async def test_rl_run_takes_a_version_that_it_published_before_as_it_is(
-    database: Database, settings: TrainingSettings, peers: FakePeers, tiny_model: Path, campaign_id: UUID
+    database: Database,
+    settings: TrainingSettings,
+    peers: FakePeers,
+    tiny_model: Path,
+    campaign_id: UUID,
+    weights: WeightsState,
 ) -> None:
-    """It comes to the step of a published version again, with weights that differ in their last bits."""
+    """It comes to the step of a published version again, with weights that differ in their last bits. One that was pruned
+    is neither published again nor loaded.
+    """
     peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 8, 4)
     peers.lost = {2}
     run = await create(database, rl_run(campaign_id, peers, tiny_model))
     with pytest.raises(RunError):
         await attempt(run, database, settings)
     [published] = [policy for policy in peers.policies.values() if policy.name == "rl-step-2"]
-    peers.policies[published.id] = published.model_copy(update={"content_hash": "0" * 64})
+    peers.policies[published.id] = published.model_copy(update={"content_hash": "0" * 64, "weights": weights})
     async with database.transaction() as session:
         await repository.requeue(session, run.id, 1, "", 0.0, blameless=True)
     await attempt(run, database, settings)
     done = await read(database, run.id)
     assert (done.state, done.policy_version) == (RunState.SUCCEEDED, 9), done.message
-    assert [order.policy_version for order in peers.order_policies] == [7, 8, 8]
-    assert peers.live[1:] == [published.id, published.id]
+    times = 2 if weights is WeightsState.KEPT else 1
+    assert [order.policy_version for order in peers.order_policies] == [7, *[8] * times]
+    assert peers.live[1:] == [published.id] * times
     assert peers.policies[published.id].content_hash == "0" * 64
 
 
