@@ -134,7 +134,7 @@ class PolicyService:
     async def target(self, policy: Policy) -> Target:
         """What an engine must hold for this policy, verified on disk, and of the engine's architecture.
 
-        Raises ConflictError `policy_pruned`, and what `WeightsStore.fetch` raises.
+        Raises ConflictError `artifact_pruned`, and what `WeightsStore.fetch` raises.
         """
         base = policy if policy.base_policy_id is None else await self.get(policy.base_policy_id)
         _require_weights(policy, base)
@@ -185,7 +185,7 @@ def _require_weights(*policies: Policy) -> None:
 
 def _pruned(name: str) -> ConflictError:
     sentence = f"{name} is there for lineage only: its weights were pruned; use the newest version of its run."
-    return ConflictError("policy_pruned", sentence)
+    return ConflictError("artifact_pruned", sentence)
 
 
 def _require_same_content(row: PolicyRow, policy: PolicyIn) -> None:

@@ -17,6 +17,7 @@ from shared.contracts.policies import Policy, WeightsState
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.runs import RunFailure, RunIn
 from shared.contracts.snapshots import SnapshotRecipe
+from shared.errors import HeadwaterError
 
 
 def train_rl(attempt: Attempt, publisher: Publisher) -> Any:
@@ -85,16 +86,20 @@ def publish_if_due(attempt: Attempt, publisher: Publisher, trainer: RolloutTrain
     policy = publisher.publish(trainer.model, name, version, step)
     trainer.source.policy_version = version
     if policy.weights is not WeightsState.KEPT:
-        return  # published and pruned before the run went back behind it: its order samples with a newer version
+        return  # the run went back behind it: its order samples with a newer version
     ranks.first(partial(use, attempt, order_id, policy))
     publisher.prune(version - recipe.max_staleness - 1)
 
 
 def use(attempt: Attempt, order_id: UUID, policy: Policy) -> None:
-    """Sample with this policy from now on."""
+    """Sample with this policy from now on, unless the order has a newer one already: the run went back behind that."""
     peers = attempt.lease.peers
     attempt.lease.wait(peers.make_live(policy.id))
-    attempt.lease.wait(peers.use_policy(order_id, policy))
+    try:
+        attempt.lease.wait(peers.use_policy(order_id, policy))
+    except HeadwaterError as error:
+        if error.code != "older_policy":
+            raise
 
 
 def newest_version(run: RunIn, recipe: RlRecipe, step: int, start_version: int) -> int:

@@ -53,7 +53,7 @@ async def test_an_intermediate_version_is_removed_and_says_so(world: World) -> N
         ("/v1/chat/completions", {"model": str(old.id), "messages": [], "stream": True}),
     ):
         refused = await world.http.post(path, json=asked)
-        assert (refused.status_code, code(refused)) == (409, "policy_pruned")
+        assert (refused.status_code, code(refused)) == (409, "artifact_pruned")
     listed = (await world.http.get("/v1/policies")).json()
     assert {policy["name"]: policy["weights"] for policy in listed} == {
         "base": "kept",
@@ -99,7 +99,7 @@ async def test_what_a_crash_left_is_finished(world: World, database_url: str) ->
         await PolicyRepository(session).set_weights(left.id, WeightsState.PRUNING)
     await database.close()
     (Path(left.uri) / "model.safetensors").unlink()  # half of it is gone
-    assert code(await world.http.post(f"/v1/policies/{left.id}/live")) == "policy_pruned"
+    assert code(await world.http.post(f"/v1/policies/{left.id}/live")) == "artifact_pruned"
     assert code(await prune(world, other)) is None
     assert (await world.http.get(f"/v1/policies/{left.id}")).json()["weights"] == "pruned"
     assert not is_there(left)

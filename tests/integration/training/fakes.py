@@ -168,7 +168,9 @@ class FakePeers:
 
     def _add_batches(self, app: FastAPI) -> None:
         @app.put("/v1/orders/{order_id}/policy")
-        async def use_policy(order_id: UUID, body: OrderPolicy) -> dict[str, str]:
+        async def use_policy(order_id: UUID, body: OrderPolicy) -> Any:
+            if self.order_policies and body.policy_version < self.order_policies[-1].policy_version:
+                return JSONResponse({"error": {"code": "older_policy", "message": "It does not go back."}}, 409)
             self.order_policies.append(body)
             return {}
 

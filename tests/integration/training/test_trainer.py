@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,12 @@ async def attempt(run: Run, database: Database, settings: TrainingSettings) -> N
             train_and_publish(lease, settings)
 
     await asyncio.to_thread(train)
+
+
+def remove_checkpoint(settings: TrainingSettings, step: int) -> None:
+    """As if it were damaged: the run goes on from the one before."""
+    for directory in list(Path(settings.artifacts_url).rglob(f"checkpoint-{step:08d}-*")):
+        shutil.rmtree(directory)
 
 
 def sft_run(campaign_id: UUID, peers: FakePeers, model: Path, directory: Path, key: str, **recipe: Any) -> RunIn:
@@ -264,7 +271,7 @@ async def test_rl_run_takes_a_version_that_it_published_before_as_it_is(
     weights: WeightsState,
 ) -> None:
     """It comes to the step of a published version again, with weights that differ in their last bits. One that was pruned
-    is neither published again nor loaded.
+    is neither published again nor loaded, and the order never goes back, however far the run does.
     """
     peers.waiting = await asyncio.to_thread(rollouts, tiny_model, 8, 4)
     peers.lost = {2}
@@ -273,14 +280,16 @@ async def test_rl_run_takes_a_version_that_it_published_before_as_it_is(
         await attempt(run, database, settings)
     [published] = [policy for policy in peers.policies.values() if policy.name == "rl-step-2"]
     peers.policies[published.id] = published.model_copy(update={"content_hash": "0" * 64, "weights": weights})
+    if weights is WeightsState.KEPT:
+        remove_checkpoint(settings, 2)
     async with database.transaction() as session:
         await repository.requeue(session, run.id, 1, "", 0.0, blameless=True)
     await attempt(run, database, settings)
     done = await read(database, run.id)
     assert (done.state, done.policy_version) == (RunState.SUCCEEDED, 9), done.message
-    times = 2 if weights is WeightsState.KEPT else 1
-    assert [order.policy_version for order in peers.order_policies] == [7, *[8] * times]
-    assert peers.live[1:] == [published.id] * times
+    is_kept = weights is WeightsState.KEPT
+    assert [order.policy_version for order in peers.order_policies] == ([7, 8, 8] if is_kept else [7, 8])
+    assert [peers.policies[live].version for live in peers.live] == ([7, 8, 7, 8] if is_kept else [7, 8])
     assert peers.policies[published.id].content_hash == "0" * 64
 
 
