@@ -56,7 +56,8 @@ class WeightsStore:
         return _above(_place(f"{self._artifacts_url}/policies"), _place(uri))
 
     def remove(self, uri: str, content_hash: str, kept: Collection[tuple[str, str]]) -> None:
-        """Remove published weights, but for files that a policy of `kept` (uri, content hash) names; again is harmless.
+        """Remove published weights, but for files that the engine was started with or a policy of `kept` (uri, content hash)
+        names; again is harmless.
 
         Raises OSError when the store does not take it.
         """
@@ -65,12 +66,12 @@ class WeightsStore:
             self._verified.pop((uri, content_hash), None)
             if all(content_hash != other for _, other in kept):
                 shutil.rmtree(self._cache / content_hash, ignore_errors=True)
-            needed = [_place(other) for other, _ in kept if other]
-            if not self.is_published(uri) or any(
-                _above(place, one) or _above(one, place) or one == place for one in needed
-            ):
+            needed = [other for other, _ in kept if other]
+            if self._engine_model is not None:
+                needed.append(str(self._engine_model))
+            if not self.is_published(uri) or any(_overlap(place, _place(other)) for other in needed):
                 return
-            filesystem, root = fsspec.core.url_to_fs(str(PurePosixPath(*place)) if "://" not in uri else uri)
+            filesystem, root = fsspec.core.url_to_fs(uri if _local(uri) is None else str(PurePosixPath(*place)))
             if filesystem.exists(f"{root}/{HASH_FILE}"):
                 filesystem.rm_file(f"{root}/{HASH_FILE}")  # first: what is left of a directory without it is unfinished
             if filesystem.exists(root):
@@ -109,10 +110,20 @@ class WeightsStore:
 
 def _place(uri: str) -> tuple[str, ...]:
     """Where it is, as parts of a path: the same for every way to write it."""
-    if "://" not in uri:
-        return Path(uri).resolve().parts
+    local = _local(uri)
+    if local is not None:
+        return local.resolve().parts
     scheme, _, path = uri.partition("://")
     return (scheme, *(part for part in path.split("/") if part not in ("", ".")))
+
+
+def _local(uri: str) -> Path | None:
+    path = uri.removeprefix("file://")
+    return None if "://" in path else Path(path)
+
+
+def _overlap(place: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return place == other or _above(place, other) or _above(other, place)
 
 
 def _above(place: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -16,6 +16,7 @@ PLACES = [
     "policies/a/b/c",
     "policies/ab",
     "policies/d",
+    "policies/engine",
     "runs/a",
     "policies",
     "policies/../runs/a",
@@ -24,29 +25,28 @@ PLACES = [
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(PLACES), st.sets(st.sampled_from(PLACES)), st.booleans())
-def test_no_file_of_a_kept_policy_is_removed(removed: str, kept: set[str], remote: bool) -> None:
+def test_no_file_of_a_kept_policy_is_removed(removed: str, kept: set[str], is_url: bool) -> None:
     with TemporaryDirectory() as scratch:
         root = Path(scratch).resolve()
         for place in PLACES:
             (root / place).mkdir(parents=True, exist_ok=True)
             (root / place / "model.safetensors").write_bytes(b"weights")
-        address = f"file://{root}" if remote else str(root)
-        store = WeightsStore(root / "cache", address, None)
-        if remote and ".." in removed:  # refused when it is registered
-            return
+        address = f"file://{root}" if is_url else str(root)
+        store = WeightsStore(root / "cache", address, root / "policies/engine")
         for _ in range(2):
             store.remove(
                 f"{address}/{removed}",
                 "1" * 64,
-                [(f"{root}/{place}" if not remote else f"{address}/{place}", "2" * 64) for place in kept],
+                [(f"{address}/{place}", "2" * 64) for place in kept],
             )
         left = {place for place in PLACES if (root / place / "model.safetensors").exists()}
         assert kept <= left
         assert "runs/a" in left, "only published policies are ever removed"
+        assert "policies/engine" in left, "the engine was started with it"
         overlaps = any(
             place == removed or place.startswith(f"{removed}/") or removed.startswith(f"{place}/") for place in kept
         )
-        if removed.startswith("policies/") and ".." not in removed and not overlaps:
+        if removed in ("policies/ab", "policies/d", "policies/a", "policies/a/b", "policies/a/b/c") and not overlaps:
             assert removed not in left
 
 
