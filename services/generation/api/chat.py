@@ -9,6 +9,7 @@ from services.generation.api import Services, ServicesDependency
 from services.generation.api.streams import HeldStream
 from services.generation.client.external import CHAT
 from services.generation.service.chat import COMPLETIONS
+from services.generation.service.chat_stream import ChatStream
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
 from shared.leaving import until_left
@@ -16,6 +17,7 @@ from shared.problems import problem_response
 
 router = APIRouter(tags=["chat"])
 EVENTS = "text/event-stream"
+READER_SILENCE_S = 60.0  # an answer that nobody reads holds a place in the engine, and its weights there
 _CLIENT_LEFT = 499
 
 
@@ -35,13 +37,17 @@ async def _pass_on(endpoint: str, body: dict[str, Any], request: Request, servic
     try:
         if body.get("stream"):
             stream = await until_left(request.receive, services.chat.stream(endpoint, body))
-            return _left() if stream is None else HeldStream(stream.events(), stream.close, EVENTS)
+            return _left() if stream is None else _held(stream)
         answer = await until_left(request.receive, services.chat.complete(endpoint, body))
         return _left() if answer is None else JSONResponse(answer)
     except OverloadedError as error:
         response = problem_response(error.problem(), error.status)
         response.headers["Retry-After"] = str(error.retry_after_s)
         return response
+
+
+def _held(stream: ChatStream) -> Response:
+    return HeldStream(stream.events(), stream.close, EVENTS, READER_SILENCE_S)
 
 
 def _left() -> Response:

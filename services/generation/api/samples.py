@@ -12,6 +12,8 @@ from shared.contracts.generation import PromptSamples, SampleRequest
 from shared.problems import problem_response
 
 NDJSON = "application/x-ndjson"
+# Whoever samples may wait for verdicts before it reads on, for ten minutes; an unread stream holds no engine.
+READER_SILENCE_S = 900.0
 router = APIRouter(tags=["samples"])
 
 
@@ -27,7 +29,7 @@ async def sample_prompts(body: SampleRequest, services: ServicesDependency) -> R
         response = problem_response(error.problem(), error.status)
         response.headers["Retry-After"] = str(error.retry_after_s)
         return response
-    return HeldStream(_lines(answers), answers.aclose, NDJSON)
+    return HeldStream(_lines(answers), answers.aclose, NDJSON, READER_SILENCE_S)
 
 
 async def _lines(answers: AsyncIterator[PromptSamples]) -> AsyncIterator[str]:

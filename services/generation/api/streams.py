@@ -9,7 +9,6 @@ from starlette.types import Message, Receive, Scope, Send
 
 from shared.leaving import until_left
 
-READER_SILENCE_S = 60.0
 log = logging.getLogger(__name__)
 
 
@@ -29,7 +28,7 @@ class HeldStream(StreamingResponse):
         pieces: AsyncIterator[str],
         release: Callable[[], Awaitable[None]],
         media_type: str,
-        reader_silence_s: float = READER_SILENCE_S,
+        reader_silence_s: float,
     ) -> None:
         super().__init__(pieces, media_type=media_type)
         self._release = release
