@@ -1,24 +1,23 @@
 """HTTP in: POST /v1/verdicts, whole or as a stream, and GET /v1/verifiers."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 
 from services.verification.service import Verifier
 from shared.contracts.reverification import Verifiers
 from shared.contracts.verdicts import IdentifiedVerdict, VerdictBatch, VerdictBatchResult
 from shared.errors import UnavailableError
 from shared.leaving import until_left
+from shared.streams import HeldStream
 
 NDJSON = "application/x-ndjson"
+# Whoever asks for verdicts reads them as they come.
+READER_SILENCE_S = 60.0
 _CLIENT_LEFT = 499
 Finished = tuple[int, IdentifiedVerdict]
 log = logging.getLogger(__name__)
-
-
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 
@@ -30,13 +29,9 @@ async def judge_responses(batch: VerdictBatch, request: Request) -> Response:
     they come. A stream that ends early lacks what could not be judged: ask again for those.
     """
     verifier: Verifier = request.app.state.verifier
-    left = asyncio.create_task(client_left(request))
-    try:
-        if NDJSON in request.headers.get("accept", ""):
-            return await _streamed(verifier, batch, left)
-        result = await until_left(left, verifier.verdicts(batch))
-    finally:
-        left.cancel()
+    if NDJSON in request.headers.get("accept", ""):
+        return await _streamed(verifier, batch, request)
+    result = await until_left(request.receive, verifier.verdicts(batch))
     if result is None:
         return Response(status_code=_CLIENT_LEFT)
     return Response(result.model_dump_json(), media_type="application/json")
@@ -49,11 +44,11 @@ async def get_verifiers(request: Request) -> Verifiers:
     return verifiers
 
 
-async def _streamed(verifier: Verifier, batch: VerdictBatch, left: "asyncio.Task[None]") -> Response:
-    """Verdicts as lines. Raises: UnavailableError where there is not even the first. Once there is, the response sees who leaves."""
+async def _streamed(verifier: Verifier, batch: VerdictBatch, request: Request) -> Response:
+    """Verdicts as lines. Raises: UnavailableError where there is not even the first."""
     finished = verifier.as_finished(batch)
-    first = await until_left(left, _next(finished))
-    return StreamingResponse(_lines(first, finished), media_type=NDJSON)
+    first = await until_left(request.receive, _next(finished))
+    return HeldStream(_lines(first, finished), finished.aclose, NDJSON, READER_SILENCE_S)
 
 
 async def _next(finished: AsyncGenerator[Finished, None]) -> Finished | None:
@@ -69,5 +64,3 @@ async def _lines(first: Finished | None, finished: AsyncGenerator[Finished, None
             yield f"{item.model_dump_json()}\n"
     except UnavailableError as error:
         log.warning("a stream of verdicts ends early: %s", error)
-    finally:
-        await finished.aclose()

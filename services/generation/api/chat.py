@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from services.generation.api import Services, ServicesDependency
-from services.generation.api.streams import HeldStream
 from services.generation.client.external import CHAT
 from services.generation.service.chat import COMPLETIONS
 from services.generation.service.chat_stream import ChatStream
@@ -14,6 +13,7 @@ from services.generation.service.fleet import OverloadedError
 from shared.contracts.policies import PolicyKind
 from shared.leaving import until_left
 from shared.problems import problem_response
+from shared.streams import HeldStream
 
 router = APIRouter(tags=["chat"])
 EVENTS = "text/event-stream"

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from services.generation.api import ServicesDependency
-from services.generation.api.streams import HeldStream
 from services.generation.service.fleet import OverloadedError
 from shared.contracts.generation import PromptSamples, SampleRequest
 from shared.problems import problem_response
+from shared.streams import HeldStream
 
 NDJSON = "application/x-ndjson"
 # Whoever samples may wait for verdicts before it reads on, for ten minutes; an unread stream holds no engine.

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from services.generation.api.streams import HeldStream
+from shared.streams import HeldStream
 
 SCOPE: Scope = {"type": "http", "path": "/v1/samples", "asgi": {"spec_version": "2.3"}}
 
