@@ -71,7 +71,7 @@ def create_app(settings: Settings | None = None, hints: Hints | None = None) -> 
             Assignments(database, hints, rollouts),
             Groups(database, hints, retention),
             snapshots,
-            Batches(database, hints),
+            Batches(database, hints, rollouts),
             Difficulty(database),
             Lists(database),
             Lineage(database),

@@ -186,6 +186,7 @@ class OrderRow(Base):
     selection: Mapped[dict[str, Any]]
     watermark_groups: Mapped[int | None]
     weights: Mapped[dict[str, Any]] = mapped_column(server_default=sql("'{}'::jsonb"))
+    on_demand: Mapped[bool] = mapped_column(server_default=sql("false"))
     priority: Mapped[int] = mapped_column(SmallInteger, server_default="0")
     turns: Mapped[float] = mapped_column(server_default="0")
     style: Mapped[str | None]

@@ -81,6 +81,12 @@ def _require_fitting_order(run: RunIn, order: Order) -> None:
             f"Order '{order.key}' keeps {order.watermark_groups} groups ahead, and a step waits for "
             f"{run.rl.groups_per_step}: lower rl.groups_per_step, or make an order with more watermark_groups.",
         )
+    if order.on_demand != run.rl.sync:
+        raise _refused(
+            "order_does_not_fit",
+            f"Order '{order.key}' has on_demand = {order.on_demand} and rl.sync is {run.rl.sync}: they must be the same, or rollouts "
+            "would be made at other times than the run is for.",
+        )
 
 
 async def _found(asked: Awaitable[T], what: str, identifier: UUID, where: str) -> T:

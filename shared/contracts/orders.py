@@ -67,9 +67,10 @@ class OrderIn(Contract):
 
     A finite order makes its assignments at once. A standing order (`watermark_groups` set) makes new ones whenever
     fewer than that many of its groups are waiting or being sampled, and is never complete until closed; `weights` says which
-    questions it takes more often. Of all that can be claimed, higher `priority` goes first, then what has been available
-    longest: a lower one waits as long as there is work of a higher one. `deadline_s`: what
-    sampling one group may take; a worker holds as many questions at once as the engine finishes well within it.
+    questions it takes more often, and with `on_demand` it makes them only while a trainer waits for a batch. Of all that can be
+    claimed, higher `priority` goes first, then what has been available longest: a lower one waits as long as there is work of a
+    higher one. `deadline_s`: what sampling one group may take; a worker holds as many questions at once as the engine finishes
+    well within it.
     """
 
     campaign_id: UUID
@@ -82,6 +83,7 @@ class OrderIn(Contract):
     selection: QuestionSelection = QuestionSelection()
     watermark_groups: int | None = Field(default=None, ge=1)
     weights: QuestionWeights = QuestionWeights()
+    on_demand: bool = False
     priority: int = Field(default=0, ge=-1000, le=1000)
     max_attempts: int = Field(default=5, ge=1, le=100)
     deadline_s: float = Field(default=600.0, gt=0, le=3600)

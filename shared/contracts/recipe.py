@@ -268,7 +268,8 @@ class RlRecipe(Contract):
     """RL with verified rollouts from the engine under the newest version.
 
     `groups_per_step` groups of `k` responses make one optimiser step. `publish_every_steps`: a new version goes live.
-    `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer.
+    `max_staleness`: in versions, checked when the batch is leased. `watermark_groups`: rollouts kept ahead of the trainer. Both say
+    nothing with `sync`.
     `weights`: which questions are rolled out more often. `standardise`: of `grpo`. `ratio`: by default what has one reward.
     `clip` bounds the ratio where it would take a step too far, `clip_low` and `clip_high` each side of it;
     `dual_clip` bounds it where a bad action became likelier, which the clip does not.
@@ -300,6 +301,10 @@ class RlRecipe(Contract):
     publish_every_steps: int = Field(default=4, ge=1)
     max_staleness: int = Field(default=2, ge=0)
     watermark_groups: int = Field(default=64, ge=1)
+    sync: bool = Field(
+        default=False,
+        description="rollouts are made only while the trainer waits, under the newest version: slower, for comparison",
+    )
     states: Items[Literal["candidate", "certain", "hard", "noise", "trivial"]] = ("hard",)
     weights: QuestionWeights = QuestionWeights()
     checkpoint_every_steps: int = Field(default=10, ge=1)

@@ -61,8 +61,10 @@ _MISSING = text("""
             WHERE g.order_id = o.id AND g.consumption = 'waiting' LIMIT o.watermark_groups) AS waiting)
         - (SELECT count(*) FROM (SELECT 1 FROM pool.assignments a
             WHERE a.order_id = o.id AND a.available_at IS NOT NULL LIMIT o.watermark_groups) AS unfinished) AS missing
-    FROM pool.orders o WHERE o.state = 'open' AND o.watermark_groups IS NOT NULL ORDER BY o.id
-""")
+    FROM pool.orders o WHERE o.state = 'open' AND o.watermark_groups IS NOT NULL
+        AND (o.id = :order_id OR :order_id IS NULL AND NOT o.on_demand)
+    ORDER BY o.id
+""").bindparams(bindparam("order_id", type_=Uuid))
 _COUNT_TURNS = text("""
     INSERT INTO pool.rollout_counts (order_id, question_id, times, turn)
     SELECT :order_id, drawn.id, 1, drawn.turn FROM unnest(:ids, :turns) AS drawn (id, turn)
@@ -81,9 +83,12 @@ class Turn:
     due: float
 
 
-async def missing(session: AsyncSession) -> dict[UUID, int]:
-    """How many groups each open standing order is below its watermark, where it is. Counts no further than the watermark."""
-    rows = await session.execute(_MISSING)
+async def missing(session: AsyncSession, order_id: UUID | None = None) -> dict[UUID, int]:
+    """How many groups an open standing order, or each that is not `on_demand`, is below its watermark, where it is.
+
+    Counts no further than the watermark.
+    """
+    rows = await session.execute(_MISSING, {"order_id": order_id})
     return {row.id: row.missing for row in rows if row.missing > 0}
 
 

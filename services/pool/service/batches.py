@@ -13,6 +13,7 @@ from services.pool import identity
 from services.pool.hints import Hints
 from services.pool.models import BatchRow
 from services.pool.repository import batches, counters, groups, orders
+from services.pool.service.rollouts import Rollouts
 from shared.arrow.lease import PackedLease
 from shared.contracts.batches import BatchAck, BatchLeaseRequest, BatchRelease
 from shared.contracts.orders import OrderPurpose
@@ -23,14 +24,16 @@ from shared.errors import ConflictError, NotFoundError
 class Batches:
     """Leases, acknowledgements and releases."""
 
-    def __init__(self, database: Database, hints: Hints) -> None:
+    def __init__(self, database: Database, hints: Hints, rollouts: Rollouts) -> None:
         self._database = database
         self._hints = hints
+        self._rollouts = rollouts
 
     async def lease(self, request: BatchLeaseRequest) -> PackedLease:
         """The batch of (run, step), leased now or before; without one when too few groups wait.
 
-        One that was leased before and is too old for the policy that the run has reached is given back and leased anew.
+        One that was leased before and is too old for the policy that the run has reached is given back and leased anew. An order that is
+        `on_demand` makes its assignments here, when too few groups wait.
 
         Raises: NotFoundError (order), ConflictError `fenced`, `not_standing`, `not_rollout`, `other_order`.
         """
@@ -71,7 +74,10 @@ class Batches:
             waiting = await orders.waiting(session, request.order_id)
             below = waiting + await orders.unfinished(session, request.order_id) < order.watermark_groups
             loaded = await groups.load(session, leased)
-        if below:
+            is_on_demand = order.on_demand
+        if is_on_demand and not leased:
+            await self._rollouts.top_up_order(request.order_id)
+        if below and not (is_on_demand and leased):
             self._hints.drain()
         return PackedLease(batch_id if leased else None, loaded, waiting, dropped)
 

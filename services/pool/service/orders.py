@@ -44,7 +44,8 @@ class Orders:
         """The order, and whether it is new.
 
         Raises: NotFoundError (campaign), ConflictError (the key has another order), HeadwaterError `eval_never_trains`,
-        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`, `verifies_an_order`, `weights_are_standing`.
+        `eval_comes_whole`, `standing_is_rollout`, `reverifies_an_order`, `verifies_an_order`, `weights_are_standing`,
+        `on_demand_is_standing`.
         """
         _refuse_nonsense(request)
         order_id, content = identity.order_id(request.campaign_id, request.key), _content(request)
@@ -150,6 +151,11 @@ def _refuse_nonsense(request: OrderIn) -> None:
             not standing and request.weights != QuestionWeights(),
             "takes each of its questions once, so 'weights' say nothing; leave them out, or give it 'watermark_groups'.",
         ),
+        (
+            "on_demand_is_standing",
+            not standing and request.on_demand,
+            "has all its assignments at once, so 'on_demand' says nothing; leave it out, or give it 'watermark_groups'.",
+        ),
     )
     for code, applies, sentence in refusals:
         if applies:
@@ -159,7 +165,9 @@ def _refuse_nonsense(request: OrderIn) -> None:
 def _content(request: OrderIn) -> str:
     """What the order asks for; a field at its default says nothing, so that it is the same to a writer who does not know it."""
     unsaid: dict[str, Any] = {
-        name: True for name in ("weights", "priority") if getattr(request, name) == OrderIn.model_fields[name].default
+        name: True
+        for name in ("weights", "on_demand", "priority")
+        if getattr(request, name) == OrderIn.model_fields[name].default
     }
     if not request.sampling.stop:
         unsaid["sampling"] = {"stop"}
@@ -210,6 +218,7 @@ def _contract(row: OrderRow, progress: dict[str, int]) -> Order:
         selection=QuestionSelection.model_validate(row.selection),
         watermark_groups=row.watermark_groups,
         weights=QuestionWeights.model_validate(row.weights),
+        on_demand=row.on_demand,
         priority=row.priority,
         max_attempts=row.max_attempts,
         deadline_s=row.deadline_s,

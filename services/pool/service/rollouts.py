@@ -1,4 +1,5 @@
-"""Standing orders are kept at their watermark: when a claim comes up short, and every second besides.
+"""Standing orders are kept at their watermark: when a claim comes up short, and every second besides; one that is `on_demand`, when a
+trainer asks for a batch that is not there.
 
 Limits: while claims are served from what is there, a standing order may be below its watermark for as long as `CHECK_EVERY_S`,
 or twenty times what a check takes where that is longer.
@@ -45,14 +46,17 @@ class Rollouts:
         async with self._database.transaction() as session:
             below = await rollouts.missing(session)
         self._next_check = max(self._next_check, started + (self._clock() - started) / CHECK_SHARE)
-        return sum([await self._top_up(order_id) for order_id in below])
+        return sum([await self.top_up_order(order_id) for order_id in below])
 
-    async def _top_up(self, order_id: UUID) -> int:
-        """Whoever comes second finds nothing missing. A few draws at a time: the next claim goes on."""
+    async def top_up_order(self, order_id: UUID) -> int:
+        """New assignments of one order, where it is below its watermark; returns how many.
+
+        Whoever comes second finds nothing missing. A few draws at a time: the next claim goes on.
+        """
         made = 0
         async with self._database.transaction() as session:
             await rollouts.lock(session, order_id)
-            missing = (await rollouts.missing(session)).get(order_id, 0)
+            missing = (await rollouts.missing(session, order_id)).get(order_id, 0)
             order = await orders.lock(session, order_id)
             if order is None or order.state != OrderState.OPEN or not missing:
                 return 0

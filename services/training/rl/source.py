@@ -49,7 +49,7 @@ class BatchSource:
             fence=self.lease.fence,
             groups=self.recipe.groups_per_step,
             policy_version=self.policy_version,
-            max_staleness=self.recipe.max_staleness,
+            max_staleness=0 if self.recipe.sync else self.recipe.max_staleness,
             lease_s=BATCH_LEASE_S,
         )
         self.lease.work_pauses()

@@ -75,12 +75,14 @@ def make_sft_trainer(run: RunIn, recipe: SftRecipe, loaded: Loaded, rows: Tokeni
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
     )
+    hidden_size = loaded.model.config.get_text_config().hidden_size
+    packing = PackingCollator(loaded.tokenizer.pad_token_id, recipe.max_tokens, hidden_size)
     trainer = MaskedSftTrainer(
         model=loaded.model,
         args=arguments,
         train_dataset=Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels}),
         processing_class=loaded.tokenizer,
-        data_collator=PackingCollator(loaded.tokenizer.pad_token_id, recipe.max_tokens) if recipe.packing else None,
+        data_collator=packing if recipe.packing else None,
     )
     lengths = [len(ids) for ids in rows.input_ids]
     trainer.order = batch_order(lengths, recipe.batch_size, recipe.steps, run.seed)

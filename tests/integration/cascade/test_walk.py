@@ -77,7 +77,9 @@ async def test_verifications_are_ordered_before_trajectories_are_built(
     campaigns: Campaigns, world: World, walk: Walk, by: str
 ):
     teacher = {"kind": "openai", "url": "http://teacher:9/v1", "model": "big"}
-    recipe = Recipe.model_validate({"teach": {"teacher": teacher}, "verify": {"by": by, "k": 2}, "priority": 3})
+    recipe = Recipe.model_validate(
+        {"teach": {"teacher": teacher}, "verify": {"by": by, "k": 2}, "priority": 3, "rl": {"sync": True}}
+    )
     ended = await walk((await campaigns.create(CampaignIn(name="verified", recipe=recipe)))[0])
     assert ended.status is CampaignStatus.SUCCEEDED, ended.message
     [stage] = [stage for stage in ended.stages if stage.name is StageName.VERIFY]
@@ -85,6 +87,7 @@ async def test_verifications_are_ordered_before_trajectories_are_built(
     order = world.order("verify")
     assert world.policies[order.policy_id].name == ("sft-0" if by == "policy" else "teacher")
     assert (order.k, order.priority) == (2, 3)
+    assert (world.order("rl").on_demand, world.order("rl").watermark_groups) == (True, 16)
     [build] = [request for id_, request in world.requests.items() if id_ in world.snapshots and request.key == "build"]
     assert build.order_id == world.order("probe-sft-0").id
     assert build.more_order_ids == (order.id,)

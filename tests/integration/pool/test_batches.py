@@ -20,7 +20,7 @@ async def standing(pool: PoolClient, questions: int = 10, watermark: int = 6, **
     await pool.order()
     await pool.answer_all(lambda _, at: "correct" if at < 2 else "incorrect")
     selection = {"states": ["hard"], "seed": 1}
-    return await pool.order("rollout", watermark_groups=watermark, selection=selection)
+    return await pool.order("rollout", watermark_groups=watermark, selection=selection, **fields)
 
 
 def lease_body(order: Any, run: str, step: int, **fields: Any):
@@ -55,6 +55,26 @@ async def test_a_standing_order_keeps_to_its_watermark_and_spreads_over_question
     assert len(set(taken)) == 10
     now = await pool.ask("GET", f"/v1/orders/{order['id']}")
     assert (now["state"], now["total"], now["done"]) == ("open", 10, 6)
+
+
+async def test_an_order_on_demand_makes_work_only_while_a_trainer_waits(pool: PoolClient):
+    order, run = await standing(pool, watermark=2, on_demand=True), str(uuid4())
+    assert await pool.claim() == []
+    for version in (1, 2):
+        for _ in range(2):
+            short = await lease(pool, order, run, version, policy_version=version)
+            assert (short["batch_id"], short["waiting"]) == (None, 0)
+        answered = await pool.answer_all()
+        assert [one["policy_version"] for one in answered] == [version] * 2
+        batch = await lease(pool, order, run, version, policy_version=version)
+        assert (len(batch["groups"]), batch["dropped_stale"]) == (2, 0)
+        assert await pool.claim() == []
+        await acknowledge(pool, batch["batch_id"], run, version)
+        newer = {"policy_id": str(uuid4()), "policy_version": version + 1}
+        await pool.ask("PUT", f"/v1/orders/{order['id']}/policy", json=newer)
+        assert await pool.claim() == []
+    refused = await pool.order("probe", 422, on_demand=True)
+    assert refused["error"]["code"] == "on_demand_is_standing"
 
 
 async def test_no_matching_question_makes_no_work(pool: PoolClient):

@@ -97,7 +97,13 @@ async def test_an_order_is_written_once_under_its_key(pool: PoolClient):
 async def test_an_order_is_the_same_to_a_writer_who_does_not_know_every_field(pool: PoolClient):
     order = await pool.order()
     known = OrderIn.model_validate({name: order[name] for name in OrderIn.model_fields})
-    unknown: Any = {"weights": True, "priority": True, "selection": {"reprobe"}, "sampling": {"stop"}}
+    unknown: Any = {
+        "weights": True,
+        "on_demand": True,
+        "priority": True,
+        "selection": {"reprobe"},
+        "sampling": {"stop"},
+    }
     earlier = known.model_dump_json(exclude=unknown)
     hashed = hashlib.sha256(earlier.encode()).hexdigest()
     await pool.execute("UPDATE pool.orders SET request_hash = :hash", hash=hashed)

@@ -134,6 +134,7 @@ async def test_a_policy_without_weights_is_refused(kind: PolicyKind) -> None:
         ({"purpose": OrderPurpose.PROBE}, "order_not_standing"),
         ({"k": 4}, "order_does_not_fit"),
         ({"watermark_groups": 15}, "order_does_not_fit"),
+        ({"on_demand": True}, "order_does_not_fit"),
     ],
 )
 async def test_an_order_that_no_step_could_be_made_of_is_refused(changes: dict[str, Any], code: str) -> None:

@@ -26,9 +26,11 @@ class Pool:
     acknowledged: list[int] = field(default_factory=list)
     released_from: list[int] = field(default_factory=list)
     answers: list[PackedLease] = field(default_factory=list)
+    asked: list[BatchLeaseRequest] = field(default_factory=list)
 
-    async def lease_batch(self, _request: BatchLeaseRequest) -> PackedLease:
+    async def lease_batch(self, request: BatchLeaseRequest) -> PackedLease:
         """The next answer; the last one for ever."""
+        self.asked.append(request)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     async def acknowledge(self, _batch_id: UUID, request: BatchAck) -> None:
@@ -90,6 +92,14 @@ def test_a_run_that_waits_for_groups_says_how_many_there_are() -> None:
         f"Step 5 waits for groups: {waiting} of 16 of order {UUID(int=2)}" for waiting in (3, 9)
     ]
     assert (lease.said[-1], watched, lease.is_watched) == ("", [False, False], True)
+
+
+@pytest.mark.parametrize(("sync", "allowed"), [(False, 2), (True, 0)])
+def test_a_run_in_sync_takes_groups_of_the_newest_version_only(sync: bool, allowed: int) -> None:
+    pool = Pool(answers=[PackedLease(uuid4(), [], 0, 0)])
+    recipe = RlRecipe(sync=sync, max_staleness=2)
+    BatchSource(cast("RunLease", Lease(pool)), UUID(int=2), recipe, 7, lambda _: None).next_batch(0)
+    assert [(request.policy_version, request.max_staleness) for request in pool.asked] == [(7, allowed)]
 
 
 def test_waiting_for_groups_has_an_end() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from services.training.sft.packing import PackingCollator, pack
+from services.training.sft.packing import PackingCollator, cheapest_packs, pack
 from services.training.sft.rows import IGNORED
 
 EXAMPLES = [
@@ -36,8 +36,23 @@ def test_packs_by_hand() -> None:
         pack([3, 11], 10)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "hidden_size", "packs"),
+    [
+        # 10 rows of 60 beside one of 100: eleven packs of 100 would be 1,100 tokens, two of 400 are 800, four of 180 are 720.
+        ([100, *[60] * 10], 10_000, 4),
+        # In a narrow model attention over 180 tokens costs more than that padding.
+        ([100, *[60] * 10], 4, 11),
+        # Rows of one length need no padding, however they are packed: the narrowest.
+        ([100] * 8, 10_000, 8),
+    ],
+)
+def test_packs_are_as_wide_as_it_pays(lengths: list[int], hidden_size: int, packs: int) -> None:
+    assert len(cheapest_packs(lengths, 400, hidden_size)) == packs
+
+
 def test_positions_begin_again_and_nothing_predicts_a_first_token() -> None:
-    batch = PackingCollator(0, 8)(
+    batch = PackingCollator(0, 8, 32)(
         [
             {"input_ids": [5, 6, 7], "labels": [5, 6, 7]},
             {"input_ids": [8, 9], "labels": [IGNORED, 9]},
@@ -56,7 +71,7 @@ def test_a_batch_holds_every_row_as_it_was(lengths: list[int], capacity: int) ->
         {"input_ids": [100 * number + at for at in range(length)], "labels": [IGNORED, *range(1, length)]}
         for number, length in enumerate(lengths, 1)
     ]
-    batch = PackingCollator(0, capacity)(examples)
+    batch = PackingCollator(0, capacity, 32)(examples)
     found = [(ids, labels) for ids, labels, _, _ in rows_of(batch)]
     assert sorted(found) == sorted((example["input_ids"], example["labels"]) for example in examples)
     assert int(batch["tokens"].sum()) == sum(lengths)
@@ -78,7 +93,7 @@ def rows_of(batch: Mapping[str, torch.Tensor]) -> list[tuple[list[int], list[int
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_logits_of_a_packed_row_are_those_of_the_row_alone(tiny_directory: Path, attention: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_directory, attn_implementation=attention).train()
-    batch = PackingCollator(0, 16)(EXAMPLES)
+    batch = PackingCollator(0, 16, 32)(EXAMPLES)
     assert len(batch["tokens"]) < len(EXAMPLES)
     packed = logits_of(model, batch["input_ids"], position_ids=batch["position_ids"])
     for ids, _, number, columns in rows_of(batch):
@@ -88,7 +103,7 @@ def test_the_logits_of_a_packed_row_are_those_of_the_row_alone(tiny_directory: P
 
 def test_a_trajectory_sees_nothing_of_its_neighbour(tiny_directory: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_directory)
-    batch = PackingCollator(0, 30)(EXAMPLES)
+    batch = PackingCollator(0, 16, 32)(EXAMPLES)
     before = logits_of(model, batch["input_ids"], position_ids=batch["position_ids"])
     _, _, number, first = rows_of(batch)[0]
     other = batch["input_ids"].clone()

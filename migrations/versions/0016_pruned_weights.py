@@ -5,8 +5,8 @@ Safe on a live table: a column with a constant default.
 
 from alembic import op
 
-revision = "0015_pruned_weights"
-down_revision = "0014_verifications"
+revision = "0016_pruned_weights"
+down_revision = "0015_on_demand_orders"
 branch_labels = None
 depends_on = None
 
