@@ -12,7 +12,7 @@ from services.training.client import Peers
 from shared.contracts.orders import Order, OrderPurpose
 from shared.contracts.policies import TRAINABLE_KINDS, Policy
 from shared.contracts.runs import RunIn, RunMethod
-from shared.contracts.snapshots import SnapshotStatus
+from shared.contracts.snapshots import Snapshot, SnapshotRecipe, SnapshotStatus
 from shared.errors import ConflictError, HeadwaterError
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 async def admit(peers: Peers, run: RunIn) -> None:
     """Raises: HeadwaterError 422 `other_method`, `not_found`, `policy_not_trainable`, `version_not_newer`, `order_not_standing`,
-    `order_does_not_fit`; ConflictError `snapshot_not_ready`; UnavailableError when a peer does not answer.
+    `order_does_not_fit`, `snapshot_does_not_fit`; ConflictError `snapshot_not_ready`; UnavailableError when a peer does not answer.
     """
     _require_one_method(run)
     policies = f"GET /v1/policies?campaign={run.campaign_id}"
@@ -28,6 +28,7 @@ async def admit(peers: Peers, run: RunIn) -> None:
     if run.snapshot_id is not None:
         snapshots = f"GET /v1/snapshots?campaign={run.campaign_id}"
         snapshot = await _found(peers.snapshot(run.snapshot_id), "snapshot", run.snapshot_id, snapshots)
+        _require_fitting_snapshot(run, snapshot)
         if snapshot.status is not SnapshotStatus.READY:
             way_out = "build another" if snapshot.status is SnapshotStatus.FAILED else "order the run when it is ready"
             raise ConflictError("snapshot_not_ready", f"Snapshot '{snapshot.key}' is {snapshot.status}; {way_out}.")
@@ -60,6 +61,17 @@ def _require_start(run: RunIn, start: Policy) -> None:
             f"'first_version' is {run.first_version}, and the start policy '{start.name}' has version {start.version}: "
             f"staleness counts versions, so it must be at least {start.version + 1}.",
         )
+
+
+def _require_fitting_snapshot(run: RunIn, snapshot: Snapshot) -> None:
+    is_offline_rl = snapshot.recipe is SnapshotRecipe.OFFLINE_RL
+    if is_offline_rl is (run.method is RunMethod.RL):
+        return
+    if is_offline_rl:
+        sentence = "holds wrong answers too; give the sft run a snapshot of another recipe, or order an rl run."
+    else:
+        sentence = "has no rewards; give the rl run one of recipe 'offline-rl' or an 'order_id', or order an sft run."
+    raise _refused("snapshot_does_not_fit", f"Snapshot '{snapshot.key}' of recipe '{snapshot.recipe}' {sentence}")
 
 
 def _require_fitting_order(run: RunIn, order: Order) -> None:

@@ -50,8 +50,9 @@ def policy(**changes: Any) -> Policy:
     return Policy.model_validate(values | {"live": False, "created_at": NOW} | changes)
 
 
-def snapshot(status: SnapshotStatus = SnapshotStatus.READY) -> Snapshot:
-    recipe = SnapshotRecipe.DISTILL
+def snapshot(
+    status: SnapshotStatus = SnapshotStatus.READY, recipe: SnapshotRecipe = SnapshotRecipe.DISTILL
+) -> Snapshot:
     return Snapshot(id=SNAPSHOT, campaign_id=CAMPAIGN, key="teach", recipe=recipe, status=status, created_at=NOW)
 
 
@@ -146,6 +147,21 @@ async def test_an_order_that_no_step_could_be_made_of_is_refused(changes: dict[s
 async def test_a_snapshot_that_is_not_ready_is_refused(status: SnapshotStatus) -> None:
     refused = await refusal(run(RunMethod.SFT), snapshot=snapshot(status))
     assert (refused.status, refused.code) == (409, "snapshot_not_ready")
+
+
+OFFLINE = {"order_id": None, "snapshot_id": SNAPSHOT}
+
+
+@pytest.mark.parametrize("recipe", list(SnapshotRecipe))
+async def test_a_snapshot_is_trained_on_by_the_method_that_it_was_built_for(recipe: SnapshotRecipe) -> None:
+    is_offline_rl = recipe is SnapshotRecipe.OFFLINE_RL
+    fitting, other = run(**OFFLINE), run(RunMethod.SFT)
+    fitting, other = (fitting, other) if is_offline_rl else (other, fitting)
+    await admit(cast("Peers", There({START: policy(), SNAPSHOT: snapshot(recipe=recipe)})), fitting)
+    refused = await refusal(other, snapshot=snapshot(SnapshotStatus.BUILDING, recipe))
+    assert (refused.status, refused.code) == (422, "snapshot_does_not_fit")
+    assert f"'{recipe}'" in refused.message
+    assert f"order an {fitting.method} run" in refused.message
 
 
 async def test_a_peer_that_does_not_answer_refuses_nothing() -> None:
