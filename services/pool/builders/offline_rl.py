@@ -1,7 +1,8 @@
 """`offline-rl`: whole scored groups with what an offline trainer needs of them, one row a response.
 
-Per segment its reward and its baseline: the mean reward of the segments at the same place in trajectories of the same accuracy bin
-(S²R, offline RL), over everything that qualifies. Token arrays are null where the pool holds them no more.
+Per segment the reward that it has online too (`shared.trajectories.rewards`), and its baseline: the mean reward of the segments at the
+same place in trajectories of the same accuracy bin (S²R, offline RL), over everything that qualifies. Token arrays are null where the pool
+holds them no more.
 """
 
 from collections import Counter, defaultdict
@@ -20,6 +21,7 @@ from services.pool.builders.rows import MESSAGES, SEGMENT_FIELDS, conversation
 from services.pool.builders.scored import ScoredGroup, ScoredResponse
 from shared.contracts.snapshots import OfflineRlRecipe
 from shared.contracts.verdicts import ClaimedVerdict, ScoredSegment, SegmentKind, VerdictOutcome
+from shared.trajectories.rewards import action_rewards, outcome_reward
 
 _TOKENS, _LOGPROBS = pa.list_(pa.int32()), pa.list_(pa.float32())
 _SEGMENTS = pa.list_(pa.struct([*SEGMENT_FIELDS, ("reward", pa.float32()), ("baseline", pa.float32())]))
@@ -99,10 +101,13 @@ class OfflineRlBuilder:
 
     def _record(self, group: ScoredGroup, response: ScoredResponse, pass_rate: float) -> dict[str, Any]:
         accuracy_bin = bin_of(pass_rate, self.recipe.accuracy_bins)
-        for place, segment in enumerate(response.segments):
-            if segment.reward is not None:
+        rewards = action_rewards(response.outcome, response.segments)
+        for place, reward in enumerate(rewards):
+            if reward is not None:
                 total, count = self._rewards[accuracy_bin, place]
-                self._rewards[accuracy_bin, place] = (total + segment.reward, count + 1)
+                self._rewards[accuracy_bin, place] = (total + reward, count + 1)
+        whole = ScoredSegment(kind=SegmentKind.SOLVE, start=0, end=len(response.text))
+        segments = response.segments or (whole,)
         return {
             "question_id": group.question_id,
             "group_id": group.id,
@@ -111,11 +116,11 @@ class OfflineRlBuilder:
             "policy_version": group.policy_version,
             "pass_rate": pass_rate,
             "accuracy_bin": accuracy_bin,
-            "reward": 1.0 if response.outcome is VerdictOutcome.CORRECT else -1.0,
+            "reward": outcome_reward(response.outcome),
             **conversation(group.question, response.text),
             "finish_reason": str(response.finish_reason),
-            "segments": [_segment(segment) for segment in response.segments],
-            "rounds": sum(segment.kind is SegmentKind.SOLVE for segment in response.segments),
+            "segments": [_segment(*item) for item in zip(segments, rewards, strict=True)],
+            "rounds": sum(segment.kind is SegmentKind.SOLVE for segment in segments),
             "prompt_token_ids": group.prompt_token_ids,
             "token_ids": response.token_ids,
             "logprobs": response.logprobs,
@@ -148,13 +153,13 @@ def goes_on_after_the_end(segments: tuple[ScoredSegment, ...]) -> bool:
     )
 
 
-def _segment(segment: ScoredSegment) -> dict[str, Any]:
+def _segment(segment: ScoredSegment, reward: float | None) -> dict[str, Any]:
     return {
         "start": segment.start,
         "end": segment.end,
         "kind": str(segment.kind),
-        "trained": segment.kind is not SegmentKind.OBSERVE and segment.reward is not None,
-        "reward": segment.reward,
+        "trained": segment.kind is not SegmentKind.OBSERVE and reward is not None,
+        "reward": reward,
         "baseline": None,
     }
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from services.training.rl.actions import token_segments
 from services.training.rl.advantages import BatchBaseline, Reward, RunningBaseline, has_variance
 from services.training.rl.metrics import batch_metrics
-from services.training.rl.rewards import action_rewards, outcome_reward
 from services.training.rl.rows import Plan, Sampled, outcome_advantages, weighted_rows
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.verdicts import Verdict
 from shared.packed import PackedGroup, PackedResponse, float32s, int32s
+from shared.trajectories.rewards import action_rewards, outcome_reward
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _scored(group: PackedGroup, level: RewardLevel, fresh_version: int | None) -
     return [
         _Scored(_sampled(prompt_ids, response, is_fresh=is_fresh), _rewards(response.verdict, level))
         for response in group.responses
-        if prompt_ids and response.token_ids and outcome_reward(response.verdict) is not None
+        if prompt_ids and response.token_ids and outcome_reward(response.verdict.outcome) is not None
     ]
 
 
@@ -72,7 +72,9 @@ def _sampled(prompt_ids: list[int], response: PackedResponse, *, is_fresh: bool)
 
 
 def _rewards(verdict: Verdict, level: RewardLevel) -> tuple[Reward, ...]:
-    return (outcome_reward(verdict),) if level is RewardLevel.OUTCOME else tuple(action_rewards(verdict))
+    if level is RewardLevel.OUTCOME:
+        return (outcome_reward(verdict.outcome),)
+    return tuple(action_rewards(verdict.outcome, verdict.segments))
 
 
 def _outcome(scored: _Scored) -> float:

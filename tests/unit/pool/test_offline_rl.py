@@ -1,5 +1,6 @@
 """Offline RL: whole groups by pass rate, baselines by accuracy bin and place, tokens where there are some."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def response(position: int, outcome: VerdictOutcome, rewards: tuple[float | None
         kind = (SegmentKind.SOLVE, SegmentKind.VERIFY)[at % 2]
         right = (rewards[at - 1] or 0) > 0
         claimed = (ClaimedVerdict.CORRECT if right else ClaimedVerdict.INCORRECT) if at % 2 else None
-        segments.append(ScoredSegment(kind=kind, start=at, end=at + 1, reward=reward, claimed=claimed))
+        segments.append(ScoredSegment(kind=kind, start=at, end=at + 1, reward=reward, claimed=claimed, answer="1"))
     arrays = dict.fromkeys(("token_ids", "logprobs", "token_ends")) | tokens
     return ScoredResponse(position, "x" * len(rewards), FinishReason.STOP, outcome, tuple(segments), **arrays)
 
@@ -96,6 +97,28 @@ def test_advantages_of_a_place_in_a_bin_add_up_to_nothing(drawn: Any, at_once: i
                 key = (row["accuracy_bin"], place)
                 sums[key] = sums.get(key, 0.0) + segment["reward"] - segment["baseline"]
     assert all(total == pytest.approx(0, abs=1e-5) for total in sums.values())
+
+
+def test_a_segment_has_the_reward_that_it_has_online():
+    """A check without a verdict, and an attempt without an answer, are no success; what the verifier could not judge has no reward."""
+    claims = (ClaimedVerdict.CORRECT, ClaimedVerdict.UNVERIFIABLE, None)
+    judged, doubtful, silent = (
+        replace(
+            response(at, CORRECT, (1.0, None)),
+            segments=(
+                ScoredSegment(kind=SegmentKind.SOLVE, start=0, end=1, answer="1", reward=1.0),
+                ScoredSegment(kind=SegmentKind.VERIFY, start=1, end=2, claimed=claimed),
+            ),
+        )
+        for at, claimed in enumerate(claims)
+    )
+    unanswered = ScoredSegment(kind=SegmentKind.SOLVE, start=0, end=1)
+    observed = ScoredSegment(kind=SegmentKind.OBSERVE, start=1, end=2)
+    told = replace(response(3, INCORRECT, (None, None)), segments=(unanswered, observed))
+    rows = records(OfflineRlBuilder(EVERYTHING, 0), [group(0, judged, doubtful, silent, told, response(4, INCORRECT))])
+    segments = [[(segment["reward"], segment["trained"]) for segment in row["segments"]] for row in rows]
+    right, wrong, unknown = (1.0, True), (-1.0, True), (None, False)
+    assert segments == [[right, unknown], [right, wrong], [right, wrong], [wrong, unknown], [wrong]]
 
 
 def test_a_trajectory_that_goes_on_after_the_end_is_left_out():

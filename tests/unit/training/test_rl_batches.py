@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from services.training.rl.actions import UNTRAINED
 from services.training.rl.advantages import BatchBaseline
 from services.training.rl.batches import plan_batch
-from services.training.rl.rewards import action_rewards
 from services.training.rl.rows import Plan, Row
 from services.training.rl.tensors import by_length, pad_rows, share, trim
 from shared.contracts.base import pack_float32, pack_int32
@@ -33,6 +32,7 @@ from shared.contracts.verdicts import (
     VerdictOutcome,
 )
 from shared.packed import PackedGroup, PackedResponse, pack_response
+from shared.trajectories.rewards import action_rewards
 
 ANY = UUID(int=1)
 SOLVE, VERIFY = SegmentKind.SOLVE, SegmentKind.VERIFY
@@ -132,7 +132,7 @@ def test_a_truncated_response_keeps_its_outcome() -> None:
 
 def test_a_check_without_a_verdict_is_a_failure_only_where_segments_are_judged() -> None:
     unparsed = response(1.0, [1.0, None])
-    assert action_rewards(unparsed.verdict) == [1.0, -1.0]
+    assert action_rewards(unparsed.verdict.outcome, unparsed.verdict.segments) == [1.0, -1.0]
     assert plan([group(unparsed, response(1.0, [1.0, 1.0]))]).rows == []
     assert len(plan([group(unparsed, response(1.0, [1.0, 1.0]))], RewardLevel.PROCESS).rows) == 2
 
@@ -142,7 +142,7 @@ def test_what_the_verifier_could_not_judge_has_no_reward_and_no_loss() -> None:
     first = response(1.0, [1.0, 1.0])
     verdict = first.verdict.model_copy(update={"segments": (first.verdict.segments[0], judged)})
     unknown = replace(first, judgement=verdict)
-    assert action_rewards(verdict) == [1.0, None]
+    assert action_rewards(verdict.outcome, verdict.segments) == [1.0, None]
     rows = plan([group(unknown, response(-1.0, [-1.0, -1.0]))], RewardLevel.PROCESS).rows
     assert rows[0].actions == [0, 0, UNTRAINED, UNTRAINED, UNTRAINED]
     assert rows[0].weights == [0.5, 0.0]

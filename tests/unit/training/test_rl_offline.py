@@ -24,7 +24,7 @@ from shared.contracts.generation import FinishReason
 from shared.contracts.recipe import RewardLevel, RlRecipe
 from shared.contracts.runs import RunFailure
 from shared.contracts.snapshots import OfflineRlRecipe
-from shared.contracts.verdicts import ScoredSegment, SegmentKind, VerdictOutcome
+from shared.contracts.verdicts import ClaimedVerdict, ScoredSegment, SegmentKind, VerdictOutcome
 from tests.unit.pool.building import records
 from tests.unit.training.trainers import points, rl_trainer, start_at
 
@@ -36,9 +36,12 @@ outcomes_and_rewards = st.tuples(st.booleans(), st.lists(st.sampled_from([1.0, -
 def response(position: int, right: bool, rewards: list[float | None], *, has_tokens: bool = True) -> ScoredResponse:
     """Two characters and two tokens a segment, solve and verify in turn, and an end token."""
     segments = tuple(
-        ScoredSegment(kind=(SegmentKind.SOLVE, SegmentKind.VERIFY)[at % 2], start=2 * at, end=2 * at + 2, reward=reward)
+        ScoredSegment(
+            kind=(SegmentKind.SOLVE, SegmentKind.VERIFY)[at % 2], start=2 * at, end=2 * at + 2, reward=reward, answer="1",
+            claimed=ClaimedVerdict.INCORRECT,
+        )
         for at, reward in enumerate(rewards)
-    )
+    )  # fmt: skip
     outcome = VerdictOutcome.CORRECT if right else VerdictOutcome.INCORRECT
     length = 2 * len(rewards)
     tokens = {
