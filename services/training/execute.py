@@ -8,7 +8,6 @@ import argparse
 import logging
 import os
 import sys
-import tempfile
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -50,7 +49,7 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
     import torch
     import transformers
 
-    from services.training.checkpoints import CheckpointStore
+    from services.training.checkpoints import CheckpointStore, default_cache
     from services.training.loop import Attempt
     from services.training.policies import Publisher, fetch_start
     from services.training.rl.train import final_version, train_rl
@@ -60,7 +59,7 @@ def train_and_publish(lease: RunLease, settings: TrainingSettings) -> None:
     transformers.utils.logging.disable_progress_bar()
     ranks.meet(settings.training_step_timeout_s)
     run = ranks.first(lease.spec)
-    cache = Path(tempfile.gettempdir()) / "headwater-artifacts"
+    cache = default_cache()
     artifacts_url = absolute(settings.artifacts_url)
     start = ranks.first(lambda: lease.wait(fetch_start(lease.peers, run.start_policy_id, cache)))
     store = CheckpointStore(artifacts_url, lease.run_id, lease.fence, cache)

@@ -293,6 +293,12 @@ async def open_starts(session: AsyncSession) -> set[UUID]:
     return {UUID(policy_id) for policy_id in (await session.execute(statement)).scalars()}
 
 
+async def finished_runs(session: AsyncSession, run_ids: Sequence[UUID]) -> Sequence[RunRow]:
+    """Of these runs, id, state and fence of those that are over."""
+    statement = select(runs.c.id, runs.c.state, runs.c.fence)
+    return (await session.execute(statement.where(runs.c.id.in_(run_ids), runs.c.finished_at.is_not(None)))).all()
+
+
 async def upsert_metrics(session: AsyncSession, run_id: UUID, metrics: Sequence[RunMetric]) -> None:
     """Store logged points; a resumed attempt overwrites the steps that it repeats."""
     if not metrics:

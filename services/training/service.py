@@ -40,6 +40,11 @@ def run_of(row: RunRow) -> Run:
     )
 
 
+def id_of_run(campaign_id: UUID, key: str) -> UUID:
+    """The id of the run with this key, stored or not."""
+    return uuid5(_NAMESPACE, f"{campaign_id}/{key}")
+
+
 async def is_stored(session: AsyncSession, run: RunIn) -> bool:
     """Whether the campaign has a run with this key."""
     return await repository.run_by_key(session, run.campaign_id, run.key) is not None
@@ -50,11 +55,11 @@ async def create_run(session: AsyncSession, run: RunIn) -> tuple[Run, bool]:
 
     Raises: ConflictError `run_conflict` when the key stands for another run.
     """
-    run_id = uuid5(_NAMESPACE, f"{run.campaign_id}/{run.key}")
-    is_new = await repository.insert_run(session, run_id, run, planned_steps(run))
+    new_id = id_of_run(run.campaign_id, run.key)
+    is_new = await repository.insert_run(session, new_id, run, planned_steps(run))
     row = await repository.run_by_key(session, run.campaign_id, run.key)
     if row is None:
-        raise NotFoundError("run", run_id)
+        raise NotFoundError("run", new_id)
     if RunIn.model_validate(row.spec) != run:
         raise ConflictError(
             "run_conflict", f"Run '{run.key}' of campaign {run.campaign_id} exists with other content; use another key."

@@ -14,6 +14,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.training.attempt import attempt_run, log, waiting_runs
+from services.training.leftovers import remove_leftovers
 from services.training.settings import TrainingSettings
 from shared.bus import ADVANCE_TASK, EXECUTE_TASK, create_celery, hint
 
@@ -36,7 +37,16 @@ def execute(run_id: str) -> bool:
     attempt = asyncio.run(attempt_run(UUID(run_id), _settings(), worker, _stopping))
     if attempt.campaign_id is not None:
         hint(celery, ADVANCE_TASK, str(attempt.campaign_id))
+    if attempt.executed or attempt.campaign_id is not None:
+        _remove_leftovers(UUID(run_id))
     return attempt.executed
+
+
+def _remove_leftovers(run_id: UUID | None = None) -> None:
+    try:
+        asyncio.run(remove_leftovers(_settings(), run_id))
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("could not remove what runs left (%s); the worker's next start does", error)
 
 
 @worker_ready.connect
@@ -47,6 +57,7 @@ def look_for_work(**_: object) -> None:
             hint(celery, EXECUTE_TASK, str(run_id))
     except (SQLAlchemyError, OSError) as error:
         log.warning("could not look for waiting runs (%s); the next sweep sends hints", error)
+    _remove_leftovers()
 
 
 @worker_shutting_down.connect

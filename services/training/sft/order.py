@@ -3,7 +3,7 @@
 A resumed run takes the same order and skips what it did, so it needs no state of a random generator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,23 +13,43 @@ WINDOW_BATCHES = 16
 def batch_order(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
     """Row numbers for `steps` batches of `batch_size`, one batch after another.
 
-    Every row is used once before any is used again. Within a window of WINDOW_BATCHES batches rows are sorted by
-    length, so that a batch needs little padding; the batches of a window come in random order.
+    Every row is used once before any is used again, and no batch has a row twice (unless there are fewer rows than a batch takes).
+    Within a window of WINDOW_BATCHES batches of one epoch rows are sorted by length, so that a batch needs little padding; the
+    batches of a window come in random order. Only the batch that ends one epoch and begins the next is not sorted.
     """
     generator = np.random.default_rng(seed)
-    needed = batch_size * steps
-    rows: list[int] = []
-    while len(rows) < needed:
-        rows.extend(generator.permutation(len(lengths)).tolist())
-    rows = rows[:needed]
     order: list[int] = []
-    window = batch_size * WINDOW_BATCHES
-    for start in range(0, needed, window):
-        by_length = sorted(rows[start : start + window], key=lambda row: -lengths[row])
-        batches = [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
-        for number in generator.permutation(len(batches)).tolist():
-            order.extend(batches[number])
-    return order
+    begun: list[int] = []
+    while len(order) < batch_size * steps:
+        epoch: list[int] = generator.permutation(len(lengths)).tolist()
+        if begun:
+            begun, epoch = _fill(begun, epoch, batch_size)
+        if len(begun) == batch_size:
+            order.extend(begun)
+            begun = []
+        whole = len(epoch) - len(epoch) % batch_size
+        for start in range(0, whole, batch_size * WINDOW_BATCHES):
+            window = epoch[start : min(start + batch_size * WINDOW_BATCHES, whole)]
+            order.extend(_by_length(window, lengths, batch_size, generator))
+        begun += epoch[whole:]
+    return order[: batch_size * steps]
+
+
+def _fill(begun: list[int], epoch: list[int], batch_size: int) -> tuple[list[int], list[int]]:
+    """A batch that the epoch before has begun, filled with rows that it has not, and the rows of this epoch that are left."""
+    there = set(begun)
+    taken = sorted(epoch, key=there.__contains__)[: batch_size - len(begun)]
+    gone = set(taken)
+    return begun + taken, [row for row in epoch if row not in gone]
+
+
+def _by_length(
+    window: list[int], lengths: Sequence[int], batch_size: int, generator: np.random.Generator
+) -> Iterator[int]:
+    """The rows of a window in batches of like length, the batches in random order."""
+    by_length = sorted(window, key=lambda row: -lengths[row])
+    for number in generator.permutation(len(window) // batch_size).tolist():
+        yield from by_length[number * batch_size : (number + 1) * batch_size]
 
 
 def micro_batch_size(batch_size: int, asked: int) -> int:

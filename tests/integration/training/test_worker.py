@@ -13,12 +13,15 @@ import httpx
 import pytest
 import redis
 
+from services.training import service
+from services.training.checkpoints import CheckpointStore
 from services.training.main import create_app
 from services.training.settings import TrainingSettings
 from shared.bus import ADVANCE_TASK, CONTROL_QUEUE
 from shared.contracts.recipe import SftRecipe
 from shared.contracts.runs import RunIn, RunMethod
 from tests.integration.training.fakes import FakePeers
+from tests.unit.training.test_checkpoints import write
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
@@ -72,6 +75,10 @@ async def test_runs_are_executed_and_given_back_by_a_worker_that_stops(
             current: dict[str, str] = (await api.get(f"/v1/runs/{run['id']}")).json()
             return current
 
+        run_id = service.id_of_run(campaign_id, "without-policy")
+        store = CheckpointStore(settings.artifacts_url, run_id, 0, tmp_path / "cache")
+        for step in (1, 2):
+            write(store, step)
         run = await create("without-policy")
         while (done := await read(run))["state"] in ("queued", "running"):
             assert worker.poll() is None
@@ -92,6 +99,7 @@ async def test_runs_are_executed_and_given_back_by_a_worker_that_stops(
             assert worker.poll() is None
             await asyncio.sleep(0.2)
         assert (await read(run))["state"] == "running"
+        assert [step for _, step in store._stored()] == [2]  # of the run before, which failed
         worker.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(worker.wait, 60) == 0
         given_back = await read(run)

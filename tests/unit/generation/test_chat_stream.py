@@ -41,14 +41,12 @@ async def test_the_time_that_the_client_takes_to_read_is_not_the_servers() -> No
     assert read == ['data: {"n": 1, "model": "p"}\n\n'] * 3
 
 
-@pytest.mark.parametrize(
-    ("pauses_s", "silence_s", "timeout_s", "whole"), [([0.0, 5.0], 0.1, 9.0, 1), ([0.04] * 99, 9.0, 0.1, 2)]
-)
+@pytest.mark.parametrize(("pauses_s", "silence_s", "timeout_s"), [([0.0, 60.0], 0.1, 90.0), ([0.04] * 99, 90.0, 0.1)])
 async def test_a_server_that_is_silent_or_never_ends_is_left(
-    pauses_s: list[float], silence_s: float, timeout_s: float, whole: int
+    pauses_s: list[float], silence_s: float, timeout_s: float
 ) -> None:
     read = [event async for event in stream(lines(pauses_s), silence_s=silence_s, timeout_s=timeout_s)]
-    assert 1 <= len(read) - 1 <= whole
+    assert len(read) <= len(pauses_s), "not all of it came"
     assert code(read[-1]) == "external_timeout"
 
 

@@ -149,7 +149,7 @@ async def test_a_snapshot_that_is_not_ready_is_refused(status: SnapshotStatus) -
     assert (refused.status, refused.code) == (409, "snapshot_not_ready")
 
 
-OFFLINE = {"order_id": None, "snapshot_id": SNAPSHOT}
+OFFLINE: dict[str, Any] = {"order_id": None, "snapshot_id": SNAPSHOT}
 
 
 @pytest.mark.parametrize("recipe", list(SnapshotRecipe))

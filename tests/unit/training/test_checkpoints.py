@@ -68,7 +68,7 @@ def test_a_damaged_or_unfinished_checkpoint_is_passed_over(url: str, cache: Path
     filesystem: fsspec.AbstractFileSystem = store._filesystem
     (newest, _), *_ = store._stored()
     filesystem.pipe_file(f"{newest}/model.safetensors", b"other")
-    unfinished = f"{store._root}/checkpoint-00000003"
+    unfinished = store._place(3)
     filesystem.makedirs(unfinished)
     filesystem.pipe_file(f"{unfinished}/model.safetensors", b"half")
     assert weights(store)[0] == 1
@@ -126,6 +126,33 @@ def test_an_attempt_removes_what_earlier_ones_left(url: str, cache: Path) -> Non
     assert not old.staging.exists()
     begin(old, "superseded, not yet ended")
     assert new.staging.exists()
+
+
+def test_uploads_that_died_go_with_the_next_checkpoint_but_not_those_of_a_newer_attempt(url: str, cache: Path) -> None:
+    old, new = attempt(url, 1, cache), attempt(url, 2, cache)
+    for store, step in ((old, 1), (new, 2)):
+        store._filesystem.makedirs(store._place(step))
+        store._filesystem.pipe_file(f"{store._place(step)}/model.safetensors", b"half")
+    write(old, 3)
+    assert old._places() == [old._place(3), new._place(2)]
+    write(new, 3)
+    assert new._places() == [new._place(3), old._place(3)]
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_of_a_run_that_is_over_its_files_go_and_what_trackers_wrote_stays(url: str, cache: Path, kept: int) -> None:
+    first, last = attempt(url, 1, cache), attempt(url, 2, cache)
+    for step in (1, 2):
+        write(first, step)
+    assert last.latest() is not None
+    begin(last, "killed half-way")
+    (last.tracker_directory / "events").mkdir(parents=True)
+    for _ in range(2):
+        attempt(url, 2, cache).prune(kept)
+        assert len(last._places()) == kept
+    assert [path.name for path in last._staged_in.iterdir() if path.name.startswith(".")] == []
+    assert (last.tracker_directory / "events").exists()
+    assert not kept or weights(last)[0] == 2
 
 
 def test_checkpoints_after_a_step_are_discarded(url: str, cache: Path) -> None:

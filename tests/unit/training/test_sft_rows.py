@@ -124,13 +124,18 @@ def test_segments_that_do_not_tile_the_text_are_refused_by_row() -> None:
 @given(
     st.lists(st.integers(1, 100), min_size=1, max_size=50), st.integers(1, 9), st.integers(1, 30), st.integers(0, 99)
 )
-def test_every_row_is_used_once_before_any_is_used_again(
+def test_every_row_is_used_once_before_any_is_used_again_and_no_batch_has_one_twice(
     lengths: list[int], batch_size: int, steps: int, seed: int
 ) -> None:
     order = batch_order(lengths, batch_size, steps, seed)
     assert len(order) == batch_size * steps
-    counts = [order.count(index) for index in range(len(lengths))]
-    assert max(counts) - min(counts) <= 1
+    counts = [0] * len(lengths)
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        assert len(set(batch)) == min(batch_size, len(lengths))
+        for row in batch:
+            counts[row] += 1
+        assert max(counts) - min(counts) <= 1
     assert order == batch_order(lengths, batch_size, steps, seed)
 
 
