@@ -20,10 +20,11 @@ from rich.table import Table
 
 from benchmarks import prepared
 from benchmarks.killer import Killer, Strike, moments
-from benchmarks.learning import difference_interval
+from benchmarks.policies import difference_interval
 from benchmarks.result import Result
 from benchmarks.run_lineage import CHECKS, Evidence, Witness, problems
-from services.local import postgres, report
+from services.local import postgres
+from services.local.report.content import campaign_content
 from shared.contracts.campaigns import CampaignStatus
 
 SHOWN_PROBLEMS = 5
@@ -50,7 +51,7 @@ def run(home: Path, name: str, killed_by: Callable[[Killer], list[Strike]]) -> d
         with running.gateway() as gateway:
             campaign = running.campaign()
             assert campaign is not None
-            stages = report.report_json(gateway.report(campaign.id))["stages"]
+            stages = campaign_content(gateway, campaign.id)["stages"]
         restarts = {process.name: process.restarts for process in running.state.processes.values() if process.restarts}
     found = {
         "seconds": seconds,
@@ -137,7 +138,7 @@ def _judge(console: Console, undisturbed: dict[str, Any], killed: dict[str, Any]
     console.print("killed: " + ", ".join(f"{count} × {victim}" for victim, count in victims.most_common()))
     calm, struck = undisturbed["stages"]["rl"], killed["stages"]["rl"]
     difference = struck["final_accuracy"] - calm["final_accuracy"]
-    half_width = difference_interval(calm["final_accuracy"], struck["final_accuracy"], calm["n"], struck["n"])
+    half_width = difference_interval(calm, struck)
     console.print(f"killed − undisturbed: {100 * difference:+.1f} points, 95 % interval ± {100 * half_width:.1f}")
     total = 0
     for of_run in wrong.values():

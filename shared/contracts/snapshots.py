@@ -13,7 +13,7 @@ from shared.contracts.recipe import BuildRecipe, TeachRecipe
 class SnapshotRecipe(StrEnum):
     """`distill`: full-format trajectories out of verified teacher answers. `s2r`: s1,v1,...,sk,vk out of own attempts.
 
-    `rejection`: the policy's own right answers as they are. `offline-rl`: whole scored groups with their rewards.
+    `rejection`: right answers as they are, the policy's own or a teacher's. `offline-rl`: whole scored groups with their rewards.
     """
 
     DISTILL = "distill"
@@ -23,7 +23,7 @@ class SnapshotRecipe(StrEnum):
 
 
 class RejectionRecipe(Contract):
-    """Rejection sampling: right answers that ended by themselves, each text of a question once.
+    """Rejection sampling: right answers that were not cut off, reference solutions among them; each text of a question once.
 
     `max_per_question` of them, drawn by the seed. `balance_levels`: as equally many rows of each level as `max_rows` allows, or,
     without `max_rows`, as many of every level as of the rarest; the level is the question's, and those without one are

@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,25 +44,41 @@ def demo(
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
     """Run one whole campaign: questions in, three better models out, and a report."""
-    from services.local import stack
     from services.local.client import Gateway
 
     console = terminal()
     directory = DataDirectory.at(data_dir)
     chosen = _demo(recipe)
-    questions = _write_questions(chosen, _questions_file(directory, chosen, f"{recipe}-seed{seed}"), seed)
+    questions = write_questions(directory, chosen, f"{recipe}-seed{seed}", seed)
+    with (
+        running_stack(console, directory, chosen, seed, keep=keep) as state,
+        Gateway(state.urls["gateway"], api_key(directory)) as gateway,
+    ):
+        campaign = run_campaign(console, directory, gateway, chosen, f"{recipe}-seed{seed}", seed, questions)
+    if campaign.status != "succeeded":
+        raise LocalError(f"The campaign {campaign.name} is {campaign.status}: {campaign.message or 'no reason given'}")
+
+
+@contextmanager
+def running_stack(
+    console: Console, directory: DataDirectory, demo: Demo, seed: int, *, keep: bool = False
+) -> Iterator[StackState]:
+    """The stack of a directory with this demo's model, all of it ready. One that was started here ends with the block, or is kept.
+
+    SIGTERM ends the block as Ctrl-C does: with exit code 130.
+    """
+    from services.local import stack
+
     supervisor: subprocess.Popen[bytes] | None = None
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as by Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         running = stack.running(directory)
         if running is None or not running.is_up:
             console.print(
                 f"starting the processes on {directory.root} (the engine takes a minute or two)", highlight=False
             )
-            supervisor = stack.start_detached(stack.UpOptions(directory, chosen.model, seed), ends_with_me=not keep)
-        state = _wait(console, directory, supervisor, chosen, seed)
-        with Gateway(state.urls["gateway"], api_key(directory)) as gateway:
-            campaign = _run(console, directory, gateway, chosen, f"{recipe}-seed{seed}", seed, questions)
+            supervisor = stack.start_detached(stack.UpOptions(directory, demo.model, seed), ends_with_me=not keep)
+        yield _wait(console, directory, supervisor, demo, seed)
     except KeyboardInterrupt:
         console.print("\nStopping. The same command goes on from here.")
         raise typer.Exit(130) from None
@@ -71,8 +89,6 @@ def demo(
             stack.stop_detached(directory, supervisor)
         elif stack.running(directory) is not None:
             console.print("left running; stop it with `headwater down`", highlight=False)
-    if campaign.status != "succeeded":
-        raise LocalError(f"The campaign {campaign.name} is {campaign.status}: {campaign.message or 'no reason given'}")
 
 
 def _demo(name: str) -> Demo:
@@ -89,7 +105,9 @@ def _questions_file(directory: DataDirectory, demo: Demo, name: str) -> Path:
     return directory.root / "demo" / f"{name}-{command}.ndjson"
 
 
-def _write_questions(demo: Demo, path: Path, seed: int) -> Path:
+def write_questions(directory: DataDirectory, demo: Demo, name: str, seed: int) -> Path:
+    """The file of this demo's questions for the campaign `name`, made if it isn't there."""
+    path = _questions_file(directory, demo, name)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +150,7 @@ def _wait(
     return state
 
 
-def _run(
+def run_campaign(
     console: Console, directory: DataDirectory, gateway: Gateway, demo: Demo, name: str, seed: int, questions: Path
 ) -> Campaign:
     """The campaign, ended, with its report shown. One that had failed is tried again."""

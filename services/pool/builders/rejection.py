@@ -1,4 +1,4 @@
-"""`rejection`: the policy's own right answers as they are (rejection sampling), at most so many a question.
+"""`rejection`: right answers as they are, at most so many a question: the policy's own (rejection sampling), or a teacher's.
 
 The mask trains what was judged right: in a right answer that mended an attempt, the attempt is not trained, and neither is an untrue
 verification.
@@ -89,7 +89,7 @@ def level_share(counts: list[int], max_rows: int) -> int:
 
 
 def _is_whole(answer: Answer) -> bool:
-    return answer.finish_reason is FinishReason.STOP and tiles(answer.segments, answer.text)
+    return answer.finish_reason is not FinishReason.LENGTH and tiles(answer.segments, answer.text)
 
 
 def _row(item: AnsweredQuestion, answer: Answer) -> Row:

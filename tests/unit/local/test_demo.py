@@ -49,7 +49,7 @@ def test_a_failed_campaign_is_tried_again_and_only_success_is_written(tmp_path: 
     questions.write_text("{}\n")
     console = terminal(output)
     with Gateway("http://gateway", "hw_key", httpx.MockTransport(answer)) as gateway:
-        ended = demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, questions)
+        ended = demo.run_campaign(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, questions)
     assert asked == ["campaigns", "questions", "resume", "report", "runs", "metrics"]
     assert ended.status is end
     assert "had failed in sft-0; trying again. The reason was: the disk of the moon is full" in output.getvalue()
@@ -66,7 +66,7 @@ def test_a_campaign_of_another_version_of_the_recipe_needs_another_directory(tmp
         Gateway("http://gateway", "hw_key", refuse) as gateway,
         pytest.raises(LocalError, match=r"another version of the recipe .* take another directory with --data-dir"),
     ):
-        demo._run(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, tmp_path / "questions.ndjson")
+        demo.run_campaign(console, directory, gateway, RECIPES["tiny"], "tiny-seed0", 0, tmp_path / "questions.ndjson")
 
 
 def test_another_command_makes_another_questions_file(tmp_path: Path):

@@ -40,7 +40,9 @@ def test_what_is_chosen_is_right_bounded_and_of_the_seed(
     chosen = build(RejectionBuilder(recipe, seed), questions)
     assert build(RejectionBuilder(recipe, seed), questions, items_at_once=at_once) == chosen
     offered = {
-        question.id: {one.text for one in question.answers if one.outcome == "correct" and one.finish_reason == "stop"}
+        question.id: {
+            one.text for one in question.answers if one.outcome == "correct" and one.finish_reason != "length"
+        }
         for question in questions
     }
     taken = Counter(row.question_id for row in chosen.rows)
@@ -101,3 +103,8 @@ def test_the_mask_trains_what_was_right_and_drops_what_was_cut_off():
         ("abcd", [False, True, False, True])
     ]
     assert chosen.dropped == {"not_whole": 1, "no_correct_attempt": 1}
+
+
+def test_a_teachers_reference_solution_is_whole():
+    questions = [AnsweredQuestion("0", "Q", "9", "text", [answer("9", finish=FinishReason.REFERENCE)])]
+    assert len(build(RejectionBuilder(RejectionRecipe(), 0), questions).rows) == 1
