@@ -20,13 +20,22 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import policies
-from benchmarks.methods import NAMES, SOLUTIONS_ONLY, VOTERS, WITHOUT_VERIFICATION
+from benchmarks.methods import GRPO, NAMES, SOLUTIONS_ONLY, VOTERS, WITHOUT_VERIFICATION
 from benchmarks.result import Result
 from benchmarks.seeds import Seed, measured
 from benchmarks.votes import answers_paid
 
 VERIFYING = tuple(name for name in NAMES if name not in ("base", *WITHOUT_VERIFICATION))
 EXPECTED = ("sft-0", "sft-1", "outcome-rl")
+COMPARED = (
+    (SOLUTIONS_ONLY, "sft-1"),
+    ("sft-1", "outcome-rl"),
+    ("sft-1", "process-rl"),
+    ("sft-1", "offline-rl"),
+    (GRPO, "outcome-rl"),
+    (SOLUTIONS_ONLY, GRPO),
+    (SOLUTIONS_ONLY, "outcome-rl"),
+)
 
 
 def main(
@@ -49,15 +58,15 @@ def main(
         done.append(measured(recipe, seed, changed, directory, console))
         _show(console, f"seed {seed}", done[-1:])
     rows = _show(console, f"{seeds} seeds pooled", done) if seeds > 1 else _pooled(done)
-    gain = rows["outcome-rl"]["final_accuracy"] - rows[SOLUTIONS_ONLY]["final_accuracy"]
-    half_width = policies.difference_interval(rows[SOLUTIONS_ONLY], rows["outcome-rl"])
+    gain = _gain(rows, SOLUTIONS_ONLY, "outcome-rl")
+    half_width = 100 * policies.difference_interval(rows[SOLUTIONS_ONLY], rows["outcome-rl"])
     rates = [rows[name]["final_accuracy"] for name in EXPECTED]
     console.print(
-        f"outcome RL − solutions only: {100 * gain:+.1f} points, 95 % interval ± {100 * half_width:.1f}; "
+        f"outcome RL − solutions only: {gain:+.1f} points, 95 % interval ± {half_width:.1f}; "
         f"{' < '.join(EXPECTED)} in the mean: {'yes' if rates == sorted(set(rates)) else 'NO'}"
     )
     if as_json:
-        typer.echo(Result("teaches", 100 * gain, "points", 100 * half_width, rows["outcome-rl"]["n"]).line())
+        typer.echo(Result("teaches", gain, "points", half_width, rows["outcome-rl"]["n"]).line())
     if gain <= half_width:
         raise typer.Exit(1)
 
@@ -80,8 +89,26 @@ def _pooled(seeds: list[Seed]) -> dict[str, dict[str, Any]]:
 def _show(console: Console, title: str, seeds: list[Seed]) -> dict[str, dict[str, Any]]:
     rows = _pooled(seeds)
     console.print(policies.table(title, rows))
+    console.print(_table_of_differences(f"{title}: differences in points", seeds, rows))
     console.print(_table_at_equal_tokens(f"{title}: at equal tokens", seeds))
     return rows
+
+
+def _table_of_differences(title: str, seeds: list[Seed], rows: dict[str, dict[str, Any]]) -> Table:
+    """Final accuracy of one policy less that of another, with the 95 % interval, and by seed."""
+    table = Table(title=title)
+    for heading in ("policies", "difference", "by seed"):
+        table.add_column(heading)
+    for low, high in COMPARED:
+        by_seed = [_gain(seed.rows, low, high) for seed in seeds]
+        half_width = 100 * policies.difference_interval(rows[low], rows[high])
+        differences = ", ".join(f"{gain:+.1f}" for gain in by_seed)
+        table.add_row(f"{high} − {low}", f"{_gain(rows, low, high):+.1f} ± {half_width:.1f}", differences)
+    return table
+
+
+def _gain(rows: dict[str, dict[str, Any]], low: str, high: str) -> float:
+    return 100 * float(rows[high]["final_accuracy"] - rows[low]["final_accuracy"])
 
 
 def at_equal_tokens(seed: Seed, verifying: str, voting: str) -> tuple[int, float]:
