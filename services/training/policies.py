@@ -19,6 +19,7 @@ from uuid import UUID
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
+from sqlalchemy.exc import SQLAlchemyError
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
@@ -35,7 +36,6 @@ from shared.errors import HeadwaterError
 
 Weights = dict[str, torch.Tensor]
 log = logging.getLogger(__name__)
-_PEERS_OWN_TROUBLE = 500
 _NOT_COPIED = (".safetensors", ".bin", ".pt", ".gguf", ".index.json", HASH_FILE, "README.md")
 
 
@@ -207,6 +207,12 @@ class Publisher:
         ranks.first(lambda: self._prune(below_version))
 
     def _prune(self, below_version: int) -> None:
+        try:
+            self._prune_unneeded(below_version)
+        except (HeadwaterError, SQLAlchemyError, OSError) as error:
+            log.warning("versions of run %s below %d are not pruned yet: %s", self.lease.run_id, below_version, error)
+
+    def _prune_unneeded(self, below_version: int) -> None:
         lease = self.lease
         policies = lease.wait(lease.peers.policies(self.campaign_id))
         old = [policy for policy in policies if policy.run_id == lease.run_id and policy.version < below_version]
@@ -220,8 +226,6 @@ class Publisher:
             try:
                 lease.wait(lease.peers.prune(policy.id))
             except HeadwaterError as error:
-                if error.status >= _PEERS_OWN_TROUBLE:
-                    raise
                 log.info("version %d of run %s is not pruned yet: %s", policy.version, lease.run_id, error.message)
 
     def _published(self, name: str) -> Policy | None:

@@ -31,6 +31,7 @@ class ResidencyGate:
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
         self._switching: asyncio.Task[None] | None = None
+        self._target: str | None = None
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.resident: str | None = None
         self.inside = 0
@@ -49,6 +50,11 @@ class ResidencyGate:
     def is_switching(self) -> bool:
         """Whether the weights are being replaced right now."""
         return self._switching is not None
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The weights that are resident, being loaded, or waited for."""
+        return frozenset(key for key in (self.resident, self._target, *self._waiting) if key is not None)
 
     def adopt(self, resident: str | None) -> None:
         """Take over what the engine says that it holds; None, after a restart, is: unknown, load it again."""
@@ -93,7 +99,7 @@ class ResidencyGate:
 
     async def _run_switch(self, key: str) -> None:
         failure: Exception | None = None
-        self.resident = None
+        self.resident, self._target = None, key
         try:
             await self._switch(key)
             self.resident = key
@@ -101,7 +107,7 @@ class ResidencyGate:
             failure, self.resident = error.cause, error.resident
         except Exception as error:  # noqa: BLE001 - handed to every request that waited for this switch
             failure = error
-        self._switching = None
+        self._switching = self._target = None
         if failure is not None:
             for turn in self._waiting.pop(key, ()):
                 if not turn.cancelled():

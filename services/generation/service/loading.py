@@ -95,7 +95,7 @@ class Loading:
 
     def needs(self, content_hash: str, adapter_id: str) -> bool:
         """Whether the engine works with these weights now, or would load them after a restart."""
-        is_base = content_hash in (self._gate.resident, self._last_base)
+        is_base = content_hash == self._last_base or content_hash in self._gate.wanted
         return is_base or self._adapter_users[adapter_id] > 0
 
     async def adopt(self, label: str) -> None:

@@ -49,6 +49,7 @@ class PruningService:
             if row.weights == WeightsState.KEPT:
                 await self._require_prunable(policies, row)
                 await policies.set_weights(policy_id, WeightsState.PRUNING)
+        await self._policies.read(policy_id)  # from now on nobody here takes it for kept
         await self.finish()
         return await self._policies.read(policy_id)
 
@@ -65,12 +66,14 @@ class PruningService:
             raise ConflictError("policy_in_use", f"An engine needs the weights of {row.name} now; ask again later.")
 
     async def finish(self) -> None:
-        """Remove the files of all that are marked. What cannot be removed stays marked, for the next time."""
+        """Remove the files of all that are marked. What cannot be removed yet stays marked, for the next time."""
         async with self._database.transaction() as session:
             policies = PolicyRepository(session)
             await policies.lock_weights(alone=True)
             kept = await policies.kept_weights()
             for row in await policies.in_state(WeightsState.PRUNING):
+                if self._fleet.needs(row.content_hash, str(row.id)):
+                    continue  # asked for just before it was marked
                 try:
                     await asyncio.to_thread(self._weights.remove, row.uri, row.content_hash, kept)
                 except OSError as error:

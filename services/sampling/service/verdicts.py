@@ -22,7 +22,7 @@ class Verdicts:
         self._patience = patience
 
     async def of(self, requests: Sequence[VerdictRequest]) -> dict[str, Verdict]:
-        """By the request's id; what has no verdict after `grace_s` and `work_s` of asking is left out.
+        """By the request's id; what has none is left out once `grace_s` and `work_s` of asking brought no verdict at all.
 
         Raises: HeadwaterError of the peer; TransientError when it stays away too long, which is not counted as asking.
         """
@@ -32,21 +32,22 @@ class Verdicts:
         patience = self._patience()
         limits = (await persist(self._verification.verifiers, patience)).limits
         asked = {request.id for request in requests}
-        left_s = self._grace_s + work_s(requests, limits)
+        left_s = limit_s = self._grace_s + work_s(requests, limits)
 
         async def ask() -> None:
             nonlocal left_s
             missing = [request for request in requests if request.id not in verdicts]
-            began_s = time.monotonic()
+            before, began_s = len(verdicts), time.monotonic()
             try:
                 async for item in self._verification.verdicts(VerdictBatch(items=tuple(missing)), left_s):
                     if item.id in asked:
                         verdicts[item.id] = item.verdict
                         patience.succeeded()
             except OverdueError:
-                return
+                if len(verdicts) == before:
+                    return
             finally:
-                left_s -= time.monotonic() - began_s
+                left_s = limit_s if len(verdicts) > before else left_s - (time.monotonic() - began_s)
             if len(verdicts) < len(requests):
                 raise TransientError(VERIFICATION, f"left out {len(requests) - len(verdicts)} responses")
 

@@ -42,7 +42,7 @@ def cheapest_packs(lengths: Sequence[int], capacity: int, hidden_size: int) -> l
         width = max(sum(lengths[row] for row in rows) for rows in packs)
         return len(packs) * width * (1.0 + width / (6 * hidden_size))
 
-    longest = max(lengths)
+    longest, capacity = max(lengths), min(capacity, sum(lengths))
     return min((pack(lengths, width) for width in (*range(longest, capacity, longest), capacity)), key=cost)
 
 

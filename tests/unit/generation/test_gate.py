@@ -21,6 +21,7 @@ class Engine:
 
     async def switch(self, key: str) -> None:
         assert not self.inside, "nobody runs while the weights are replaced"
+        assert key in self.gate.wanted
         before, self.resident = self.resident, "half-replaced"
         self.switches += 1
         await asyncio.sleep(0)
@@ -36,7 +37,7 @@ class Engine:
             self.inside.append(key)
             try:
                 for _ in range(length):
-                    assert self.resident == key
+                    assert self.resident == key in self.gate.wanted
                     assert set(self.inside) == {key}
                     await asyncio.sleep(0)
             finally:

@@ -260,6 +260,7 @@ class FakeVerification:
         self.down = 0
         self.breaks = 0
         self.nonsense = 0
+        self.pace_s = 0.0
         self.limit = CheckLimit(deadline_s=5, at_once=2)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
@@ -282,6 +283,7 @@ class FakeVerification:
             if self.breaks:
                 self.breaks -= 1
                 return
+            await asyncio.sleep(self.pace_s)
             yield f"{item.model_dump_json()}\n".encode()
 
 

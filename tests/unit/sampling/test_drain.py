@@ -183,6 +183,15 @@ async def test_a_check_without_an_end_costs_its_own_group_alone():
     assert len(world.pool.groups) == 6
 
 
+async def test_verification_that_is_slow_but_not_stuck_is_asked_for_the_rest():
+    world = World(4, k=2)
+    world.verification.limit = CheckLimit(deadline_s=0.01, at_once=2)
+    world.verification.pace_s = 0.1
+    await world.run(SETTINGS.model_copy(update={"verdict_grace_s": 0.2}))
+    assert not world.pool.failures
+    assert len(world.pool.groups) == 4
+
+
 async def test_a_long_outage_gives_the_leases_back_for_the_next_drain():
     world = World(5)
     world.generation.refusals = [httpx.Response(503) for _ in range(20)]
