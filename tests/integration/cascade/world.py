@@ -223,7 +223,7 @@ class World:
         async def register(policy: PolicyIn) -> Policy:
             for known in self.policies.values():
                 if (known.campaign_id, known.name) == (policy.campaign_id, policy.name):
-                    if PolicyIn(**known.model_dump(exclude={"id", "live", "created_at"})) != policy:
+                    if PolicyIn(**known.model_dump(include=set(PolicyIn.model_fields))) != policy:
                         raise ConflictError("policy_exists", f"{policy.name} exists with other content.")
                     return known
             return self.add_policy(policy)
