@@ -137,7 +137,7 @@ class Contest:
         (await http.post(f"{pool}/v1/questions", params=query, json=asked)).raise_for_status()
         order = {"campaign_id": str(campaign), "key": "rl", "purpose": "rollout", "k": recipe.k}
         order |= {"policy_id": str(policy.id), "policy_version": 0, "sampling": {"temperature": 1.0, "max_tokens": 256}}
-        order |= {"watermark_groups": recipe.groups_per_step if recipe.sync else recipe.watermark_groups}
+        order |= {"watermark_groups": recipe.groups_ahead}
         order |= {"on_demand": recipe.sync}
         return UUID((await http.post(f"{pool}/v1/orders", json=order)).raise_for_status().json()["id"])
 

@@ -13,6 +13,7 @@ from benchmarks.given_groups import Given
 from services.training.loop import trainer_arguments
 from services.training.policies import Loaded
 from services.training.rl.advantages import group_relative
+from services.training.rl.trainer import rewards_come_with_the_batch
 from services.training.sft.order import micro_batch_size
 from shared.contracts.recipe import RlRecipe
 from shared.contracts.runs import RunIn
@@ -43,11 +44,6 @@ class GivenTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         }
 
 
-def _given(**_: Any) -> list[float]:
-    """TRL asks for a reward function; it is never called."""
-    raise NotImplementedError
-
-
 def make_given_trainer(
     run: RunIn, recipe: RlRecipe, loaded: Loaded, groups: Sequence[Sequence[Given]], staging: Path
 ) -> GivenTrainer:
@@ -61,7 +57,7 @@ def make_given_trainer(
     )
     trainer = GivenTrainer(
         model=loaded.model,
-        reward_funcs=_given,
+        reward_funcs=rewards_come_with_the_batch,
         args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [""] * (recipe.steps * recipe.groups_per_step)}),
         processing_class=loaded.tokenizer,

@@ -118,7 +118,7 @@ async def _reinforced(work: Work, name: str, start: Policy, rl: RlRecipe) -> Pol
     """Reinforcement learning from a policy on rollouts of its own, as the stage `rl` does it."""
     order = await work.ordered(
         _rollouts(work, name, start, rl).model_copy(
-            update={"watermark_groups": rl.watermark_groups, "weights": rl.weights}
+            update={"watermark_groups": rl.groups_ahead, "on_demand": rl.sync, "weights": rl.weights}
         )
     )
     policy = await work.trained(_rl_run(work, name, start, rl, order_id=order.id))

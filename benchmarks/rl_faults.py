@@ -100,7 +100,7 @@ def main(
     engine_kills: Annotated[
         int, typer.Option(min=0, help="How many of these are vLLM, which takes minutes to come back.")
     ] = 3,
-    seed: Annotated[int, typer.Option(help="Of the campaign, and of who is killed when.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of who is killed when, and of a start that is not prepared yet.")] = 0,
     directory: Annotated[Path, typer.Option(help="Where the start and both runs are kept.")] = Path(
         ".headwater-faults"
     ),

@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: a model, trajectories by the project's own builder, a run without a database, and the clock."""
+"""What benchmarks of training share: a model, trajectories by the project's builder, a leased run in a real database, and the clock."""
 
 import asyncio
 import time

@@ -1,11 +1,12 @@
 """HTTP out: the pool, generation and verification. What may pass by itself is a `TransientError`; the rest is named by the peer.
 
-Invariant: every call ends within its deadline, however its answer drips, and an answer that is none is a `TransientError` too.
+Invariant: every call ends within its deadline, however its answer drips, and an answer that is none is a `TransientError` too. A stream
+that is not read to its end has to be closed (`aclosing`), or the peer works on for nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 import httpx
@@ -113,11 +114,12 @@ class VerificationClient:
         answer = await _send(VERIFICATION, self._client, "GET", "/v1/verifiers", b"", None, VERIFIERS_DEADLINE_S)
         return _read(VERIFICATION, Verifiers, answer)
 
-    async def verdicts(self, batch: VerdictBatch, deadline_s: float) -> AsyncIterator[IdentifiedVerdict]:
+    async def verdicts(self, batch: VerdictBatch, deadline_s: float) -> AsyncGenerator[IdentifiedVerdict, None]:
         """Verdicts as they come. May end early: the caller asks again for what is missing."""
         headers = _JSON | {"Accept": "application/x-ndjson"}
-        async for line in _stream(VERIFICATION, self._client, "/v1/verdicts", batch, headers, deadline_s):
-            yield _read(VERIFICATION, IdentifiedVerdict, line)
+        async with aclosing(_stream(VERIFICATION, self._client, "/v1/verdicts", batch, headers, deadline_s)) as lines:
+            async for line in lines:
+                yield _read(VERIFICATION, IdentifiedVerdict, line)
 
 
 class GenerationClient:
@@ -126,16 +128,17 @@ class GenerationClient:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def samples(self, request: SampleRequest) -> AsyncIterator[PromptSamples]:
+    async def samples(self, request: SampleRequest) -> AsyncGenerator[PromptSamples, None]:
         """The prompts' samples, as they finish. May end early: the caller asks again for what is missing."""
         deadline_s = request.deadline_s + GENERATION_GRACE_S
-        async for line in _stream(GENERATION, self._client, "/v1/samples", request, _JSON, deadline_s):
-            yield _read(GENERATION, PromptSamples, line)
+        async with aclosing(_stream(GENERATION, self._client, "/v1/samples", request, _JSON, deadline_s)) as lines:
+            async for line in lines:
+                yield _read(GENERATION, PromptSamples, line)
 
 
 async def _stream(
     service: str, client: httpx.AsyncClient, path: str, body: Contract, headers: dict[str, str], deadline_s: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The lines of an NDJSON answer. Raises: TransientError; OverdueError where it has not ended after `deadline_s`; the peer's."""
     ends_at = asyncio.get_running_loop().time() + deadline_s
     request = client.build_request(

@@ -323,6 +323,11 @@ class RlRecipe(Contract):
         _require_adamw(self.optimizer, self.distributed)
         return self
 
+    @property
+    def groups_ahead(self) -> int:
+        """Groups that the run's order keeps ready: `watermark_groups`, or those of one step, made while the trainer waits (`sync`)."""
+        return self.groups_per_step if self.sync else self.watermark_groups
+
     @model_validator(mode="after")
     def _a_batch_can_gather(self) -> "RlRecipe":
         if self.watermark_groups < self.groups_per_step:

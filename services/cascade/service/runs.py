@@ -71,7 +71,7 @@ class ReinforcementRun:
             selection=QuestionSelection(
                 states=tuple(QuestionState(state) for state in rl.states), seed=context.recipe.seed
             ),
-            watermark_groups=rl.groups_per_step if rl.sync else rl.watermark_groups,
+            watermark_groups=rl.groups_ahead,
             on_demand=rl.sync,
             weights=rl.weights,
             priority=context.recipe.priority,

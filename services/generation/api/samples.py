@@ -12,7 +12,7 @@ from shared.problems import problem_response
 from shared.streams import HeldStream
 
 NDJSON = "application/x-ndjson"
-# Whoever samples may wait for verdicts before it reads on, for ten minutes; an unread stream holds no engine.
+# A sampler that gives a lease back waits for the pool before it reads on, for minutes; an unread stream holds no engine.
 READER_SILENCE_S = 900.0
 router = APIRouter(tags=["samples"])
 

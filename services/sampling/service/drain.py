@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from services.sampling.client import (
@@ -166,11 +167,13 @@ class Drain:
 
     async def _sample_once(self, missing: dict[str, Assignment], patience: Patience) -> None:
         asked_at = time.monotonic()
-        async for line in self._generation.samples(groups.sample_request(list(missing.values()))):
-            if (assignment := missing.pop(line.id, None)) is not None:
-                patience.succeeded()
-                self._window.sampled(assignment.k, time.monotonic() - asked_at, assignment.deadline_s)
-                await self._receive(Sampled(assignment, line))
+        request = groups.sample_request(list(missing.values()))
+        async with aclosing(self._generation.samples(request)) as lines:
+            async for line in lines:
+                if (assignment := missing.pop(line.id, None)) is not None:
+                    patience.succeeded()
+                    self._window.sampled(assignment.k, time.monotonic() - asked_at, assignment.deadline_s)
+                    await self._receive(Sampled(assignment, line))
         if missing:
             raise TransientError(GENERATION, f"left out {len(missing)} prompts")
 

@@ -1,7 +1,8 @@
-"""Verdicts as they come: what a stream brought before it broke is kept, and only the rest is asked for again, until time is up."""
+"""Verdicts as they come: what a stream brought before it broke is kept, and only the rest is asked for again, as long as more comes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 
 from services.sampling.client import VERIFICATION, OverdueError, TransientError, VerificationClient
 from services.sampling.service.patience import Patience, persist
@@ -14,7 +15,7 @@ TIMEOUT, TIMEOUT_MESSAGE = "timeout", "verification did not give all verdicts in
 
 
 class Verdicts:
-    """Verification, each batch within a time; `grace_s` of it are for the checks of others, which wait for the same workers."""
+    """Verification. It may bring nothing of a batch for as long as its checks may take, and `grace_s` for those of others before them."""
 
     def __init__(self, verification: VerificationClient, grace_s: float, patience: Callable[[], Patience]) -> None:
         self._verification = verification
@@ -39,10 +40,11 @@ class Verdicts:
             missing = [request for request in requests if request.id not in verdicts]
             before, began_s = len(verdicts), time.monotonic()
             try:
-                async for item in self._verification.verdicts(VerdictBatch(items=tuple(missing)), left_s):
-                    if item.id in asked:
-                        verdicts[item.id] = item.verdict
-                        patience.succeeded()
+                async with aclosing(self._verification.verdicts(VerdictBatch(items=tuple(missing)), left_s)) as items:
+                    async for item in items:
+                        if item.id in asked:
+                            verdicts[item.id] = item.verdict
+                            patience.succeeded()
             except OverdueError:
                 if len(verdicts) == before:
                     return

@@ -5,6 +5,7 @@ none even then is unscored. Invariant: a verification is `correct` iff its verdi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -115,10 +116,11 @@ async def _sampled(
                 sampling=of.sampling,
                 deadline_s=of.deadline_s,
             )
-            async for line in generation.samples(request):
-                if line.id in texts:
-                    lines[line.id] = line
-                    waiting.succeeded()
+            async with aclosing(generation.samples(request)) as answers:
+                async for line in answers:
+                    if line.id in texts:
+                        lines[line.id] = line
+                        waiting.succeeded()
         if len(lines) < len(texts):
             raise TransientError(GENERATION, f"left out {len(texts) - len(lines)} prompts")
 

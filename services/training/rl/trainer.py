@@ -152,7 +152,7 @@ class RolloutTrainer(RunTrainer, GRPOTrainer):
         return logprobs_B_T
 
 
-def _rewards_come_with_the_batch(**_: Any) -> list[float]:
+def rewards_come_with_the_batch(**_: Any) -> list[float]:
     """TRL asks for a reward function; it is never called."""
     raise NotImplementedError
 
@@ -177,7 +177,7 @@ def make_rl_trainer(run: RunIn, recipe: RlRecipe, loaded: Loaded, staging: Path)
     numbers = Dataset.from_dict({"prompt": [""] * (recipe.steps * recipe.groups_per_step)})
     trainer = RolloutTrainer(
         model=loaded.model,
-        reward_funcs=_rewards_come_with_the_batch,
+        reward_funcs=rewards_come_with_the_batch,
         args=arguments,
         train_dataset=numbers,
         processing_class=loaded.tokenizer,
